@@ -1,0 +1,37 @@
+# Everything a fresh Debian or Ubuntu machine with Rust needs is behind these targets; `make` lists them.
+# All is built in release, so that tests, demo and benchmarks share one compile of librdkafka.
+
+CARGO := cargo
+DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test doctor fmt lint install build
+
+help: ## lists the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: build ## starts the whole system with data in it and prints addresses; Ctrl-C ends it
+	@$(DEVSTACK) demo
+
+test: install ## every check and test: format, lints, docs, unit, property, integration, whole system
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked
+	$(CARGO) build --release --workspace --locked
+	$(CARGO) test --release --workspace --locked
+
+doctor: ## says what the machine lacks and the command that installs it
+	@if [ -x $(DEVSTACK) ]; then $(DEVSTACK) doctor; else devstack/install.sh --check; fi
+
+fmt: ## formats the code
+	$(CARGO) fmt --all
+
+lint: install ## format and lints only
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
+
+install:
+	@devstack/install.sh
+
+build: install
+	$(CARGO) build --release --workspace --locked

@@ -1,0 +1,76 @@
+#!/bin/sh
+# Installs what the machine lacks to build and run Siteview. A machine that has everything is left alone.
+#
+#   install.sh           installs what is missing: Debian and Ubuntu, as root or with sudo that asks for no password
+#   install.sh --check   only says what is there, what is missing and the command that installs it; exit 1 when incomplete
+set -u
+
+JAVA_MIN=17
+POSTGRES_MIN=15
+PACKAGES=
+
+# need WHAT PACKAGE COMMAND…: PACKAGE is wanted unless COMMAND succeeds; its output is shown.
+need() {
+    what=$1 package=$2
+    shift 2
+    if found=$("$@" 2>&1); then
+        [ "$CHECK" ] && printf '  ok       %-36s %s\n' "$what" "$(printf '%s\n' "$found" | head -n 1)"
+    else
+        printf '  missing  %-36s package %s\n' "$what" "$package"
+        PACKAGES="$PACKAGES $package"
+    fi
+}
+
+java_is_new() {
+    version=$("${JAVA_HOME:+$JAVA_HOME/bin/}java" -version 2>&1) || return 1
+    major=$(printf '%s\n' "$version" | sed -n 's/.*version "\([0-9]*\).*/\1/p')
+    [ "${major:-0}" -ge "$JAVA_MIN" ] && printf '%s\n' "$version"
+}
+
+# Debian keeps the servers off the PATH, one folder per version.
+postgres_is_new() {
+    for postgres in /usr/lib/postgresql/*/bin/postgres "$(command -v postgres)"; do
+        [ -x "$postgres" ] && [ -x "$(dirname "$postgres")/initdb" ] || continue
+        version=$("$postgres" --version) || continue
+        major=$(printf '%s\n' "$version" | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+        [ "${major:-0}" -ge "$POSTGRES_MIN" ] && printf '%s\n' "$version" && return 0
+    done
+    return 1
+}
+
+CHECK=
+[ "${1:-}" = --check ] && CHECK=yes
+
+need 'C compiler (librdkafka)' gcc cc --version
+need 'C++ compiler (librdkafka)' g++ c++ --version
+need 'make (librdkafka)' make make --version
+need 'pkg-config (librdkafka)' pkg-config pkg-config --version
+need 'OpenSSL headers (librdkafka)' libssl-dev pkg-config --modversion openssl
+need "Java $JAVA_MIN or newer (Kafka, Connect)" default-jre-headless java_is_new
+need 'Maven (resolves Kafka, Debezium)' maven command -v mvn
+need "Postgres server $POSTGRES_MIN or newer" postgresql postgres_is_new
+
+[ -z "$PACKAGES" ] && exit 0
+
+SUDO=
+[ "$(id -u)" = 0 ] || SUDO='sudo '
+COMMAND="${SUDO}apt-get update && ${SUDO}apt-get install -y --no-install-recommends$PACKAGES"
+if [ "$CHECK" ]; then
+    printf 'install what is missing (Debian, Ubuntu): %s\n' "$COMMAND"
+    exit 1
+fi
+if ! command -v apt-get >/dev/null; then
+    printf 'this is neither Debian nor Ubuntu: install the above by hand (there the packages are%s)\n' "$PACKAGES" >&2
+    exit 1
+fi
+if [ "$SUDO" ] && ! sudo -n true 2>/dev/null; then
+    printf 'this needs root: %s\n' "$COMMAND" >&2
+    exit 1
+fi
+printf 'installing: %s\n' "$COMMAND"
+export DEBIAN_FRONTEND=noninteractive
+if [ "$SUDO" ]; then
+    sudo -n apt-get update && sudo -n DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $PACKAGES
+else
+    apt-get update && apt-get install -y --no-install-recommends $PACKAGES
+fi

@@ -1,0 +1,265 @@
+//! Postgres servers: the source, and the view's primary with its streaming replica.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use tokio_postgres::{Client, NoTls};
+
+use crate::options::{PortName, tool};
+use crate::place::{Place, write_whole};
+use crate::process::Launch;
+use crate::server::{Ready, Server};
+use crate::wait::eventually;
+
+/// Oldest major version that is known to serve; `install.sh` has it too.
+const VERSION_MIN: u32 = 15;
+/// Where Debian and Ubuntu put the servers, one folder per major version.
+const DEBIAN_VERSIONS: &str = "/usr/lib/postgresql";
+const MAKE_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_secs(60);
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// The view's database, and the source's.
+const VIEW_DATABASE: &str = "siteview";
+const SOURCE_DATABASE: &str = "metasite";
+const SLOT: &str = "view_replica";
+
+/// Enough for many tests at once on one cluster; the replica must allow as many as its primary.
+const VIEW_SETTINGS: [&str; 3] = ["max_connections=300", "wal_level=replica", "shared_buffers=256MB"];
+/// A replica that tells the primary what it reads, and comes back at once when the primary was away.
+const REPLICA_SETTINGS: [&str; 2] = ["hot_standby_feedback=on", "wal_retrieve_retry_interval=100ms"];
+const SOURCE_SETTINGS: [&str; 1] = ["wal_level=logical"];
+
+/// The view's servers with the superuser's URLs of the view's database.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) primary: Server,
+    pub(crate) primary_url: String,
+    pub(crate) replica: Server,
+    pub(crate) replica_url: String,
+}
+
+/// Makes and starts a primary, copies it to a replica, and returns when the replica streams.
+pub(crate) async fn start_view(place: &Place) -> Result<View> {
+    let primary = Cluster::new(place, "view-primary", place.ports.get(PortName::ViewPrimary)?)?;
+    primary.initdb().await?;
+    let primary_server = primary.start(&VIEW_SETTINGS).await?;
+    primary.create_database(VIEW_DATABASE).await?;
+
+    let mut replica = Cluster::new(place, "view-replica", place.ports.get(PortName::ViewReplica)?)?;
+    replica.password.clone_from(&primary.password);
+    replica.copy_of(&primary).await?;
+    let replica_server = replica
+        .start(&[&VIEW_SETTINGS[..], &REPLICA_SETTINGS[..]].concat())
+        .await?;
+    let replica_url = replica.url(VIEW_DATABASE);
+    let streaming = async || streams(&replica_url).await.then_some(());
+    eventually("the replica streams from the primary", START_DEADLINE, streaming)
+        .await
+        .map_err(|error| replica_server.failure(&error.to_string()))?;
+    Ok(View {
+        primary: primary_server,
+        primary_url: primary.url(VIEW_DATABASE),
+        replica: replica_server,
+        replica_url,
+    })
+}
+
+/// Makes and starts the source with its tables. Returns it with the superuser's URL.
+pub(crate) async fn start_source(place: &Place) -> Result<(Server, String)> {
+    let cluster = Cluster::new(place, "source", place.ports.get(PortName::Source)?)?;
+    cluster.initdb().await?;
+    let server = cluster.start(&SOURCE_SETTINGS).await?;
+    cluster.create_database(SOURCE_DATABASE).await?;
+    let url = cluster.url(SOURCE_DATABASE);
+    let tables = client(&url)
+        .await?
+        .batch_execute(include_str!("../sql/source.sql"))
+        .await;
+    tables.context("source: the MetaSite table can't be made")?;
+    Ok((server, url))
+}
+
+/// Opens a connection; it ends when the client is dropped.
+pub async fn client(url: &str) -> Result<Client> {
+    // The URL holds the password, so an error names the place only.
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .with_context(|| format!("no connection to {}", url.rsplit('@').next().unwrap_or_default()))?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// Whether the server takes connections and answers.
+pub(crate) async fn answers(url: &str) -> bool {
+    match client(url).await {
+        Ok(client) => client.simple_query("select 1").await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+async fn streams(replica_url: &str) -> bool {
+    let query = "select 1 from pg_stat_wal_receiver where status = 'streaming'";
+    match client(replica_url).await {
+        Ok(client) => client.query_opt(query, &[]).await.is_ok_and(|row| row.is_some()),
+        Err(_) => false,
+    }
+}
+
+/// One data folder and the server on it.
+struct Cluster<'a> {
+    place: &'a Place,
+    name: &'static str,
+    bin: PathBuf,
+    data: PathBuf,
+    port: u16,
+    password: String,
+}
+
+impl<'a> Cluster<'a> {
+    fn new(place: &'a Place, name: &'static str, port: u16) -> Result<Self> {
+        let Some(bin) = server_binaries() else {
+            bail!(
+                "{name}: Postgres' server binaries (initdb, postgres) are missing\n  way out: {}",
+                crate::doctor::WAY_OUT
+            );
+        };
+        let data = place.postgres_dir.join(name);
+        crate::place::remove(&data)?;
+        Ok(Self {
+            place,
+            name,
+            bin,
+            data,
+            port,
+            password: format!("{:032x}", rand::random::<u128>()),
+        })
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!(
+            "postgres://postgres:{}@127.0.0.1:{}/{database}",
+            self.password, self.port
+        )
+    }
+
+    fn launch(&self, program: &str) -> Launch {
+        Launch::new(
+            self.name,
+            self.bin.join(program),
+            &self.place.postgres_dir,
+            &self.place.log(self.name),
+        )
+        .account(self.place.account.clone())
+        .env("LC_ALL", "C.UTF-8")
+    }
+
+    /// An empty cluster with the superuser `postgres`. Not synced: a machine that crashes takes the whole devstack along.
+    async fn initdb(&self) -> Result<()> {
+        let password_file = self.place.postgres_dir.join(format!("{}.password", self.name));
+        write_whole(&password_file, &self.password)?;
+        if let Some(account) = &self.place.account {
+            chown(&password_file, Some(account.uid), Some(account.gid))?;
+        }
+        let made = self
+            .launch("initdb")
+            .args([
+                "--username=postgres",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--no-sync",
+                "--pwfile",
+            ])
+            .args([&password_file])
+            .args(["-D".as_ref(), self.data.as_os_str()])
+            .run("making the cluster", MAKE_DEADLINE)
+            .await;
+        fs::remove_file(&password_file)?;
+        made
+    }
+
+    /// A copy of a running primary that follows it through a replication slot.
+    async fn copy_of(&self, primary: &Cluster<'_>) -> Result<()> {
+        self.launch("pg_basebackup")
+            .args([
+                "--host=127.0.0.1",
+                "--username=postgres",
+                "--checkpoint=fast",
+                "--no-sync",
+                "-X",
+                "stream",
+            ])
+            .args([format!("--port={}", primary.port)])
+            .args(["-R", "-C", "-S", SLOT, "-D"])
+            .args([&self.data])
+            .env("PGPASSWORD", &primary.password)
+            .run("copying the primary", MAKE_DEADLINE)
+            .await
+    }
+
+    async fn start(&self, settings: &[&str]) -> Result<Server> {
+        // No Unix socket: its path would have to be short and writable.
+        let common = [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "timezone=UTC",
+            "log_timezone=UTC",
+        ];
+        let settings = common.iter().chain(settings).flat_map(|setting| ["-c", setting]);
+        let launch = self
+            .launch("postgres")
+            .args(["-D".as_ref(), self.data.as_os_str()])
+            .args([format!("-p{}", self.port)])
+            .args(settings);
+        // SIGINT is Postgres' fast shutdown: sessions end, data are written.
+        let ready = Ready::Postgres(self.url("postgres"));
+        let server = Server::new(launch, ready, START_DEADLINE, (Signal::SIGINT, STOP_GRACE));
+        server.start().await?;
+        Ok(server)
+    }
+
+    async fn create_database(&self, name: &str) -> Result<()> {
+        let made = client(&self.url("postgres"))
+            .await?
+            .batch_execute(&format!("create database {name}"))
+            .await;
+        made.with_context(|| format!("{}: database {name} can't be made", self.name))
+    }
+}
+
+/// The folder of `initdb` and `postgres`: Debian's newest version, else that of `PATH`.
+fn server_binaries() -> Option<PathBuf> {
+    newest_version(Path::new(DEBIAN_VERSIONS)).or_else(|| Some(tool("initdb")?.parent()?.to_owned()))
+}
+
+fn newest_version(versions: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(versions).ok()?.flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let bin = |number: u32| versions.join(number.to_string()).join("bin");
+    numbers
+        .filter(|number| *number >= VERSION_MIN && bin(*number).join("initdb").exists())
+        .max()
+        .map(bin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_installed_version_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(newest_version(dir.path()), None);
+        for version in ["9.6", "15", "16", "2", "14"] {
+            fs::create_dir_all(dir.path().join(version).join("bin")).unwrap();
+        }
+        assert_eq!(newest_version(dir.path()), None, "clients only, no servers");
+        for version in ["9.6", "14", "15"] {
+            fs::write(dir.path().join(version).join("bin/initdb"), "").unwrap();
+        }
+        assert_eq!(newest_version(dir.path()), Some(dir.path().join("15/bin")));
+    }
+}

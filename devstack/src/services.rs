@@ -1,0 +1,103 @@
+//! The project's own services as child processes: binaries beside devstack's, configured by environment.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use crate::connect::TOPIC;
+use crate::endpoints::Endpoints;
+use crate::options::PortName;
+use crate::place::Place;
+use crate::postgres;
+use crate::process::Launch;
+use crate::server::{Ready, Server};
+
+const MIGRATE_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// The services promise to drain within 5 s.
+const STOP_GRACE: Duration = Duration::from_secs(8);
+/// The reader's login; it can only select.
+const READER_LOGIN: &str = "reader";
+
+/// Migrates the view and makes the reader's login, a member of `siteview_reader` and nothing else.
+pub(crate) async fn prepare(place: &Place, endpoints: &Endpoints) -> Result<()> {
+    let primary_url = endpoints
+        .view_primary_url
+        .as_deref()
+        .context("the services need postgres")?;
+    launch(place, "writer", "writer-migrate")?
+        .args(["migrate"])
+        .env("DATABASE_URL", primary_url)
+        .run("`writer migrate`", MIGRATE_DEADLINE)
+        .await?;
+    let password = password_of(primary_url)?;
+    let login = format!("create role {READER_LOGIN} login password '{password}' in role siteview_reader");
+    let made = postgres::client(primary_url).await?.batch_execute(&login).await;
+    made.context("the reader's login can't be made")
+}
+
+/// Starts a writer. Returns it with the address of its admin port.
+pub(crate) async fn start_writer(place: &Place, endpoints: &Endpoints) -> Result<(Server, String)> {
+    let admin = format!("127.0.0.1:{}", place.ports.get(PortName::WriterAdmin)?);
+    let launch = launch(place, "writer", "writer")?
+        .env(
+            "KAFKA_BOOTSTRAP_SERVERS",
+            endpoints.kafka.as_deref().context("the writer needs kafka")?,
+        )
+        .env(
+            "DATABASE_URL",
+            endpoints
+                .view_primary_url
+                .as_deref()
+                .context("the writer needs postgres")?,
+        )
+        .env("WRITER_TOPIC", TOPIC)
+        .env("WRITER_ADMIN_LISTEN", &admin);
+    let server = ready_server(launch, &admin);
+    // A topic that is not there yet keeps a writer from being ready; without Connect nobody makes it.
+    let kafka = endpoints.kafka.as_deref().context("the writer needs kafka")?;
+    crate::connect::create_source_topic(kafka).await?;
+    server.start().await?;
+    Ok((server, format!("http://{admin}")))
+}
+
+/// Starts a reader. Returns it with its address and that of its admin port.
+pub(crate) async fn start_reader(place: &Place, endpoints: &Endpoints) -> Result<(Server, String, String)> {
+    let listen = format!("127.0.0.1:{}", place.ports.get(PortName::Reader)?);
+    let admin = format!("127.0.0.1:{}", place.ports.get(PortName::ReaderAdmin)?);
+    let replicas = endpoints
+        .view_replica_urls
+        .iter()
+        .map(|url| url.replacen("//postgres:", &format!("//{READER_LOGIN}:"), 1));
+    let launch = launch(place, "reader", "reader")?
+        .env("READER_DATABASE_URLS", replicas.collect::<Vec<_>>().join(","))
+        .env("READER_LISTEN", &listen)
+        .env("READER_ADMIN_LISTEN", &admin);
+    let server = ready_server(launch, &admin);
+    server.start().await?;
+    Ok((server, format!("http://{listen}"), format!("http://{admin}")))
+}
+
+fn ready_server(launch: Launch, admin: &str) -> Server {
+    let ready = Ready::Http(format!("http://{admin}/readyz"));
+    Server::new(launch, ready, START_DEADLINE, (Signal::SIGTERM, STOP_GRACE))
+}
+
+/// The user's environment passes (`RUST_LOG` and the like); what devstack sets wins.
+fn launch(place: &Place, binary: &str, name: &str) -> Result<Launch> {
+    let path: PathBuf = place.bin_dir.join(binary);
+    if !path.exists() {
+        bail!(
+            "{binary}: {} is missing\n  way out: cargo build --release --workspace",
+            path.display()
+        );
+    }
+    Ok(Launch::new(name, path, &place.logs(), &place.log(name)).inherit_env())
+}
+
+fn password_of(url: &str) -> Result<String> {
+    let config: tokio_postgres::Config = url.parse()?;
+    Ok(String::from_utf8_lossy(config.get_password().context("the URL has a password")?).into_owned())
+}

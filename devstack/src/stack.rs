@@ -1,0 +1,249 @@
+//! The parts of one system, started in parallel where they can be and stopped in the order of the data's flow.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+
+use anyhow::Result;
+
+use crate::endpoints::{Endpoints, Pids};
+use crate::failure::Failure;
+use crate::options::{Options, Part};
+use crate::place::{Place, write_whole};
+use crate::postgres::View;
+use crate::server::Server;
+use crate::{artefacts, connect, kafka, postgres, services};
+
+/// A running system; everything in it is stopped and `endpoints.json` is removed on drop.
+#[derive(Debug)]
+pub struct Devstack {
+    endpoints: Endpoints,
+    servers: Servers,
+    // After the servers: the folder is let go when they have stopped.
+    place: Place,
+}
+
+#[derive(Debug, Default)]
+struct Servers {
+    kafka: Option<Server>,
+    view_primary: Option<Server>,
+    view_replica: Option<Server>,
+    source: Option<Server>,
+    connect: Option<Server>,
+    writer: Option<Server>,
+    reader: Option<Server>,
+}
+
+impl Devstack {
+    /// Starts the parts and returns when all are healthy and `endpoints.json` is written. An error names the part, the log
+    /// and the way out; whatever had been started is gone then, as it is when the future is dropped.
+    pub async fn start(options: Options) -> Result<Self> {
+        let parts = options.closure();
+        let place = Place::take(&options)?;
+        artefacts::ensure(&sets(&parts), &options.cache_dir, &options.progress).await?;
+        let mut started = Self {
+            endpoints: Endpoints::default(),
+            servers: Servers::default(),
+            place,
+        };
+        started.start_stores(&parts, &options).await?;
+        started.start_movers(&parts, &options).await?;
+        started.endpoints.pids = started.servers.pids();
+        write_whole(&started.place.endpoints_path(), &started.endpoints.to_json())?;
+        Ok(started)
+    }
+
+    /// Where everything listens.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// The broker.
+    pub fn kafka(&self) -> Option<&Server> {
+        self.servers.kafka.as_ref()
+    }
+
+    /// The view's primary.
+    pub fn view_primary(&self) -> Option<&Server> {
+        self.servers.view_primary.as_ref()
+    }
+
+    /// The view's replica.
+    pub fn view_replica(&self) -> Option<&Server> {
+        self.servers.view_replica.as_ref()
+    }
+
+    /// The source's Postgres.
+    pub fn source(&self) -> Option<&Server> {
+        self.servers.source.as_ref()
+    }
+
+    /// The Connect worker with Debezium.
+    pub fn connect(&self) -> Option<&Server> {
+        self.servers.connect.as_ref()
+    }
+
+    /// The writer.
+    pub fn writer(&self) -> Option<&Server> {
+        self.servers.writer.as_ref()
+    }
+
+    /// The reader.
+    pub fn reader(&self) -> Option<&Server> {
+        self.servers.reader.as_ref()
+    }
+
+    /// The folder of all logs.
+    pub fn logs(&self) -> std::path::PathBuf {
+        self.place.logs()
+    }
+
+    /// The failure of a part that ended by itself, if one did.
+    pub fn failure(&self) -> Option<Failure> {
+        let ended = |server: &&Server| server.ended().is_some();
+        let server = self.servers.all().find(ended)?;
+        let status = server.ended()?;
+        Some(
+            server
+                .failure(&format!("it ended by itself with {status}"))
+                .way_out("see the log, then start again"),
+        )
+    }
+
+    /// Kafka and the Postgres servers, which wait for nobody.
+    async fn start_stores(&mut self, parts: &BTreeSet<Part>, options: &Options) -> Result<()> {
+        let place = &self.place;
+        let (kafka, view, source) = tokio::try_join!(
+            wanted(parts, Part::Kafka, options, || kafka::start(place)),
+            wanted(parts, Part::Postgres, options, || postgres::start_view(place)),
+            wanted(parts, Part::Source, options, || postgres::start_source(place)),
+        )?;
+        (self.servers.kafka, self.endpoints.kafka) = kafka.unzip();
+        (self.servers.source, self.endpoints.source_database_url) = source.unzip();
+        if let Some(View {
+            primary,
+            primary_url,
+            replica,
+            replica_url,
+        }) = view
+        {
+            self.servers.view_primary = Some(primary);
+            self.servers.view_replica = Some(replica);
+            self.endpoints.view_primary_url = Some(primary_url);
+            self.endpoints.view_replica_urls = vec![replica_url];
+        }
+        Ok(())
+    }
+
+    /// Connect, writer and reader, which move data between the stores.
+    async fn start_movers(&mut self, parts: &BTreeSet<Part>, options: &Options) -> Result<()> {
+        let (place, endpoints) = (&self.place, &self.endpoints);
+        let (connect, services) = tokio::try_join!(
+            wanted(parts, Part::Connect, options, || connect::start(place, endpoints)),
+            async {
+                if parts.contains(&Part::Writer) || parts.contains(&Part::Reader) {
+                    services::prepare(place, endpoints).await?;
+                }
+                tokio::try_join!(
+                    wanted(parts, Part::Writer, options, || services::start_writer(
+                        place, endpoints
+                    )),
+                    wanted(parts, Part::Reader, options, || services::start_reader(
+                        place, endpoints
+                    )),
+                )
+            }
+        )?;
+        let (writer, reader) = services;
+        (self.servers.connect, self.endpoints.connect) = connect.unzip();
+        (self.servers.writer, self.endpoints.writer_admin_url) = writer.unzip();
+        if let Some((server, url, admin_url)) = reader {
+            self.servers.reader = Some(server);
+            self.endpoints.reader_url = Some(url);
+            self.endpoints.reader_admin_url = Some(admin_url);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Devstack {
+    fn drop(&mut self) {
+        // Nobody should be told of addresses that are going away.
+        let _ = std::fs::remove_file(self.place.endpoints_path());
+        self.servers.stop();
+    }
+}
+
+impl Servers {
+    fn all(&self) -> impl Iterator<Item = &Server> {
+        self.stop_order().into_iter().flatten().flatten()
+    }
+
+    /// Groups that can stop together: first who reads and writes the stores, the replica before its primary.
+    fn stop_order(&self) -> [Vec<Option<&Server>>; 3] {
+        [
+            vec![self.reader.as_ref(), self.writer.as_ref(), self.connect.as_ref()],
+            vec![self.kafka.as_ref(), self.source.as_ref(), self.view_replica.as_ref()],
+            vec![self.view_primary.as_ref()],
+        ]
+    }
+
+    fn stop(&self) {
+        for group in self.stop_order() {
+            std::thread::scope(|scope| {
+                for server in group.into_iter().flatten() {
+                    scope.spawn(|| server.stop());
+                }
+            });
+        }
+    }
+
+    fn pids(&self) -> Pids {
+        let pid = |server: &Option<Server>| server.as_ref().and_then(Server::pid);
+        Pids {
+            writer: pid(&self.writer).into_iter().collect(),
+            reader: pid(&self.reader).into_iter().collect(),
+            kafka: pid(&self.kafka),
+            connect: pid(&self.connect),
+            view_primary: pid(&self.view_primary),
+            view_replica: pid(&self.view_replica),
+            source: pid(&self.source),
+        }
+    }
+}
+
+/// The jars that the parts need.
+fn sets(parts: &BTreeSet<Part>) -> Vec<artefacts::Set> {
+    let kafka = parts.contains(&Part::Kafka).then_some(&[artefacts::KAFKA][..]);
+    let connect = parts
+        .contains(&Part::Connect)
+        .then_some(&[artefacts::CONNECT, artefacts::DEBEZIUM][..]);
+    [kafka, connect].into_iter().flatten().flatten().copied().collect()
+}
+
+/// Starts a part when it is wanted; once more when somebody took its port between its choice and its use.
+async fn wanted<T, F>(parts: &BTreeSet<Part>, part: Part, options: &Options, start: impl Fn() -> F) -> Result<Option<T>>
+where
+    F: Future<Output = Result<T>>,
+{
+    if !parts.contains(&part) {
+        return Ok(None);
+    }
+    let name = part.name();
+    let step = options.progress.spinner(&format!("{name}: starting"));
+    let lost_its_port = |error: &anyhow::Error| error.downcast_ref().is_some_and(Failure::lost_its_port);
+    let started = match start().await {
+        Err(error) if lost_its_port(&error) => start().await,
+        outcome => outcome,
+    };
+    // A failure names its part already.
+    let named = |error: anyhow::Error| {
+        if error.is::<Failure>() {
+            error
+        } else {
+            error.context(format!("{name} did not start"))
+        }
+    };
+    let started = started.map_err(named)?;
+    step.done(&format!("{name}: ready"));
+    Ok(Some(started))
+}

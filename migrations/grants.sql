@@ -1,0 +1,6 @@
+-- Run after each migration; `{schema}` is a generation's schema. Grants are made to the group roles that exist.
+grant usage on schema siteview, view, {schema} to siteview_writer, siteview_reader;
+grant select on all tables in schema siteview, view, {schema} to siteview_writer, siteview_reader;
+grant insert, update, delete on all tables in schema {schema} to siteview_writer;
+grant insert on siteview.audit to siteview_writer;
+grant update on siteview.generation to siteview_writer;

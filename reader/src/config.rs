@@ -1,0 +1,205 @@
+//! What the reader can be told, and the checked configuration that the rest of it is built from.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::builder::RangedU64ValueParser;
+use shared::config::{Common, Invalid, Secret, bytes_between, duration_between, mask_urls, secret_from};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Serves the installed-apps view over HTTP from Postgres replicas.
+///
+/// Settings come from flags, then the environment, then the file of --config, then the defaults.
+#[derive(Debug, Parser)]
+#[command(name = "reader", version, max_term_width = 120)]
+pub struct Args {
+    /// Address of the API, host:port
+    #[arg(long, env = "READER_LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+
+    /// Address of /livez, /readyz and /metrics, host:port; another port, so that it answers when the API is overloaded
+    #[arg(long, env = "READER_ADMIN_LISTEN", default_value = "0.0.0.0:9102")]
+    admin_listen: SocketAddr,
+
+    /// Replicas as postgres:// URLs, separated by commas; required, here or by the file
+    #[arg(long, env = "READER_DATABASE_URLS", hide_env_values = true)]
+    database_urls: Option<Secret>,
+
+    /// File that holds the replicas' URLs, for mounted secrets; instead of READER_DATABASE_URLS
+    #[arg(long, env = "READER_DATABASE_URLS_FILE")]
+    database_urls_file: Option<PathBuf>,
+
+    /// Primary as a postgres:// URL, asked only while no replica can answer; none by default, as reads would burden it
+    #[arg(long, env = "READER_FALLBACK_DATABASE_URL", hide_env_values = true)]
+    fallback_database_url: Option<Secret>,
+
+    /// File that holds the fallback's URL, for mounted secrets
+    #[arg(long, env = "READER_FALLBACK_DATABASE_URL_FILE")]
+    fallback_database_url_file: Option<PathBuf>,
+
+    /// Long-lived connections per replica, shared by all requests; a few suffice because statements are pipelined
+    #[arg(long, env = "READER_REPLICA_CONNECTIONS", default_value = "4", value_parser = count(1, 64))]
+    replica_connections: usize,
+
+    /// How often each replica's position is sampled, duration; answers claim a position at most so old
+    #[arg(long, env = "READER_POSITION_INTERVAL", default_value = "50ms", value_parser = duration_between(5 * MILLI, 10 * SECOND))]
+    position_interval: Duration,
+
+    /// A replica that gives no sample for so long is not asked, duration; well above a checkpoint's stutter
+    #[arg(long, env = "READER_REPLICA_SILENCE_MAX", default_value = "2s", value_parser = duration_between(100 * MILLI, 60 * SECOND))]
+    replica_silence_max: Duration,
+
+    /// Time for one request, from its head to its answer, duration; beyond it 504. Well under what clients wait
+    #[arg(long, env = "READER_REQUEST_TIME_MAX", default_value = "5s", value_parser = duration_between(10 * MILLI, 60 * SECOND))]
+    request_time_max: Duration,
+
+    /// Requests in hand at once, beyond it 503; bounds memory, and the wait of those in hand
+    #[arg(long, env = "READER_REQUESTS_MAX", default_value = "1024", value_parser = count(1, 1_000_000))]
+    requests_max: usize,
+
+    /// Connections open at once, beyond it new ones wait in the system's queue; each costs some 10 KiB
+    #[arg(long, env = "READER_CONNECTIONS_MAX", default_value = "10000", value_parser = count(1, 1_000_000))]
+    connections_max: usize,
+
+    /// A connection that sends no complete request head for so long is closed, duration; longer than clients keep idle ones
+    #[arg(long, env = "READER_IDLE_MAX", default_value = "75s", value_parser = duration_between(100 * MILLI, 3600 * SECOND))]
+    idle_max: Duration,
+
+    /// Bytes of a request's line and headers, beyond it 431; ids and tokens need less than 2 KiB
+    #[arg(long, env = "READER_HEADER_BYTES_MAX", default_value = "32KiB", value_parser = bytes_between(KIB, 128 * KIB))]
+    header_bytes_max: u64,
+
+    /// Bytes of a request's body, beyond it 413; 1000 ids of the greatest length, escaped, fit
+    #[arg(long, env = "READER_BODY_BYTES_MAX", default_value = "1MiB", value_parser = bytes_between(KIB, 64 * MIB))]
+    body_bytes_max: u64,
+
+    /// After SIGTERM: not ready at once, still accepting for so long, duration; what a balancer needs to notice
+    #[arg(long, env = "READER_PRE_DRAIN", default_value = "2s", value_parser = duration_between(Duration::ZERO, 300 * SECOND))]
+    pre_drain: Duration,
+
+    /// Time for the requests in hand after the pre-drain, duration; then the process ends
+    #[arg(long, env = "READER_DRAIN_MAX", default_value = "2s", value_parser = duration_between(Duration::ZERO, 300 * SECOND))]
+    drain_max: Duration,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+fn count(min: u64, max: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(min..=max)
+}
+
+/// The checked configuration; what its values mean stands at [`Args`].
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each is described once, in the help text of its argument")]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    pub replicas: Vec<Database>,
+    pub fallback: Option<Database>,
+    pub replica_connections: usize,
+    pub position_interval: Duration,
+    pub replica_silence_max: Duration,
+    pub request_time_max: Duration,
+    pub requests_max: usize,
+    pub connections_max: usize,
+    pub idle_max: Duration,
+    pub header_bytes_max: usize,
+    pub body_bytes_max: usize,
+    pub pre_drain: Duration,
+    pub drain_max: Duration,
+    pub common: Common,
+}
+
+/// One database that can be asked.
+#[derive(Clone)]
+pub struct Database {
+    /// `host:port` of the first host: its name in logs and metrics.
+    pub name: String,
+    /// How to connect; holds the password.
+    pub connect: tokio_postgres::Config,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Config {
+    /// Checks what clap can't: the databases. Names the variable that is wrong and never shows a password.
+    pub fn new(args: Args) -> Result<Self, Invalid> {
+        const URLS: &str = "READER_DATABASE_URLS";
+        const FALLBACK: &str = "READER_FALLBACK_DATABASE_URL";
+        let urls = secret_from(URLS, args.database_urls, args.database_urls_file)?;
+        let urls = urls.ok_or_else(|| Invalid::new(URLS, "is required: the replicas' postgres:// URLs"))?;
+        let replicas = urls.expose().split(',').map(|url| database(URLS, url)).collect::<Result<_, _>>()?;
+        let fallback = secret_from(FALLBACK, args.fallback_database_url, args.fallback_database_url_file)?;
+        Ok(Self {
+            listen: args.listen,
+            admin_listen: args.admin_listen,
+            replicas,
+            fallback: fallback.map(|url| database(FALLBACK, url.expose())).transpose()?,
+            replica_connections: args.replica_connections,
+            position_interval: args.position_interval,
+            replica_silence_max: args.replica_silence_max,
+            request_time_max: args.request_time_max,
+            requests_max: args.requests_max,
+            connections_max: args.connections_max,
+            idle_max: args.idle_max,
+            header_bytes_max: args.header_bytes_max as usize,
+            body_bytes_max: args.body_bytes_max as usize,
+            pre_drain: args.pre_drain,
+            drain_max: args.drain_max,
+            common: args.common,
+        })
+    }
+}
+
+fn database(variable: &str, url: &str) -> Result<Database, Invalid> {
+    let url = url.trim();
+    if url.is_empty() {
+        return Err(Invalid::new(variable, "is empty; write postgres://user@host:port/database"));
+    }
+    // The parser's own error may repeat parts of the URL.
+    let refused = || Invalid::new(variable, format!("{} is not a postgres:// URL with a host", mask_urls(url)));
+    let connect: tokio_postgres::Config = url.parse().map_err(|_| refused())?;
+    let host = match connect.get_hosts().first().ok_or_else(refused)? {
+        tokio_postgres::config::Host::Tcp(host) => host.clone(),
+        tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
+    };
+    let port = connect.get_ports().first().copied().unwrap_or(5432);
+    Ok(Database { name: format!("{host}:{port}"), connect })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, String> {
+        let args = Args::try_parse_from(std::iter::once("reader").chain(args.iter().copied()));
+        Config::new(args.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn databases_are_named_by_host_and_port() {
+        let config = config(&["--database-urls", "postgres://u:pw@h1:1/d, postgres://u@h2/d"]).unwrap();
+        assert_eq!(format!("{:?}", config.replicas), "[h1:1, h2:5432]");
+        assert!(!format!("{config:?}").contains("pw"));
+    }
+
+    #[test]
+    fn databases_that_cannot_be_are_refused_without_their_password() {
+        for urls in ["", " ", "postgres://u:pw@[broken", "postgres://u:pw@h1/d,", "nonsense", "postgres://u:pw@h:x/d"] {
+            let message = config(&["--database-urls", urls]).err().unwrap_or_default();
+            assert!(message.contains("READER_DATABASE_URLS") && !message.contains("pw"), "{urls:?}: {message}");
+        }
+        assert!(config(&[]).is_err_and(|e| e.contains("READER_DATABASE_URLS")));
+    }
+}

@@ -1,0 +1,106 @@
+//! The query service of the view: HTTP in, one statement on a replica, the stored bytes out.
+//!
+//! # Flow of a request
+//!
+//! ```text
+//! server    accepts connections, bounds and drains them
+//! gate      the stages of every request, each able to refuse it: size, route, concurrency, deadline, freshness
+//! router    the whole API on one page
+//! routes/*  one look-up each: checked ids in, an `Answer` out
+//! replicas  choice of replica and connection, one retry elsewhere, the position that an answer may claim
+//! queries   all SQL
+//! answer    conditional requests, content coding, headers
+//! ```
+//!
+//! # Guarantees
+//!
+//! * The answer's `Projection-Position` was sampled on the same replica before the data was read, so the data contains
+//!   everything before it: a lower bound, never a hope.
+//! * The document of a site is sent as it is stored, byte for byte; parts of documents keep their text to the digit.
+//! * A connection that dies, or a recovery conflict, costs no request as long as another connection can answer in time.
+//! * Everything is bounded: connections, requests in hand, heads, bodies, time. Beyond a bound the answer is a refusal
+//!   that says so, never a longer queue.
+//! * Every answer is JSON: what is not a result is a problem (RFC 9457) with the request's id.
+//!
+//! # What it refuses to know
+//!
+//! Kafka, and how to write: sessions are read-only and the role may only select. It follows the active generation by
+//! reading which one that is, and names its schema in its statements.
+
+pub mod config;
+
+mod answer;
+mod app;
+mod coding;
+mod document;
+mod error;
+mod gate;
+mod observe;
+mod page;
+mod position;
+mod queries;
+mod replicas;
+mod request;
+mod router;
+mod routes;
+mod server;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use shared::admin::{self, Readiness};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::config::Config;
+use crate::replicas::Replicas;
+
+/// Why the reader can't start or go on; the process ends with exit code 1.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address can't be listened on.
+    #[error("{name} {address}: {source}")]
+    Listen {
+        /// The variable that sets the address.
+        name: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A task that never ends has ended: a defect of the reader.
+    #[error("a background task ended: {0}")]
+    TaskEnded(&'static str),
+}
+
+/// Runs the reader until `shutdown` is cancelled and the requests in hand are answered.
+///
+/// An absent database is waited for: the admin port says not ready, look-ups are refused with `no-replica`. Stop order:
+/// not ready, pre-drain, listener, connections, databases, admin port.
+pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: CancellationToken) -> Result<(), RunError> {
+    let admin_listener = listen("READER_ADMIN_LISTEN", config.admin_listen).await?;
+    let listener = listen("READER_LISTEN", config.listen).await?;
+    let readiness = Readiness::new();
+    let accepting = readiness.condition("accepting");
+    let (replicas, mut upkeep) = Replicas::start(&config, readiness.condition("database"));
+    let admin_stop = CancellationToken::new();
+    let mut admin = tokio::spawn(admin::serve(admin_listener, readiness, metrics, admin_stop.clone()));
+    let app = Arc::new(App::new(config, replicas));
+    tracing::info!(listen = %app.config.listen, admin_listen = %app.config.admin_listen, "reader started");
+
+    tokio::select! {
+        () = server::serve(listener, app, accepting, shutdown) => {}
+        _ = upkeep.join_next() => return Err(RunError::TaskEnded("upkeep of a replica")),
+        _ = &mut admin => return Err(RunError::TaskEnded("admin port")),
+    }
+    upkeep.shutdown().await;
+    admin_stop.cancel();
+    let _ = tokio::time::timeout(server::ADMIN_STOP_MAX, admin).await;
+    Ok(())
+}
+
+async fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { name, address, source })
+}

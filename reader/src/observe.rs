@@ -1,0 +1,86 @@
+//! All that the reader tells operators in figures: the only place that names a metric.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::StatusCode;
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use crate::router::Route;
+
+/// The statuses that requests end with; any other is counted as 500, which it would be.
+const STATUSES: [u16; 12] = [200, 304, 400, 404, 405, 410, 413, 415, 431, 500, 503, 504];
+
+/// Handles of the metrics of the hot path, looked up by name once.
+pub(crate) struct Observe {
+    routes: Vec<RouteMetrics>,
+    shed: Counter,
+    connections: Gauge,
+}
+
+struct RouteMetrics {
+    seconds: Histogram,
+    /// By the index of the status; made when the status first occurs, so that impossible ones do not show.
+    requests: [OnceLock<Counter>; STATUSES.len()],
+}
+
+impl std::fmt::Debug for Observe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observe")
+    }
+}
+
+impl Observe {
+    pub(crate) fn new() -> Self {
+        metrics::describe_counter!("reader_requests_total", "answered requests");
+        metrics::describe_histogram!("reader_request_seconds", "from a request's head to its answer's, in seconds");
+        metrics::describe_counter!("reader_shed_total", "requests refused because too many are in hand");
+        metrics::describe_gauge!("reader_connections", "client connections that are open");
+        metrics::describe_gauge!("reader_replica_healthy", "1 while the replica is asked");
+        metrics::describe_gauge!("reader_replica_lag_seconds", "age of what the replica has received but not replayed");
+        metrics::describe_counter!("reader_replica_retries_total", "look-ups asked once more, by reason");
+        let seconds = |route: Route| histogram!("reader_request_seconds", "route" => route.template());
+        let requests = || std::array::from_fn(|_| OnceLock::new());
+        Self {
+            routes: Route::ALL.map(|r| RouteMetrics { seconds: seconds(r), requests: requests() }).into(),
+            shed: counter!("reader_shed_total"),
+            connections: gauge!("reader_connections"),
+        }
+    }
+
+    /// One request was answered.
+    pub(crate) fn request(&self, route: Route, status: StatusCode, took: Duration) {
+        let metrics = &self.routes[route as usize];
+        metrics.seconds.record(took.as_secs_f64());
+        let known = |code: u16| STATUSES.iter().position(|s| *s == code);
+        let index = known(status.as_u16()).or_else(|| known(500)).unwrap_or_default();
+        let name = || counter!("reader_requests_total", "route" => route.template(), "status" => STATUSES[index].to_string());
+        metrics.requests[index].get_or_init(name).increment(1);
+    }
+
+    /// A request was refused because too many are in hand.
+    pub(crate) fn shed(&self) {
+        self.shed.increment(1);
+    }
+
+    pub(crate) fn connection_opened(&self) {
+        self.connections.increment(1);
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.connections.decrement(1);
+    }
+}
+
+/// A look-up is asked once more.
+pub(crate) fn replica_retry(reason: &'static str) {
+    counter!("reader_replica_retries_total", "reason" => reason).increment(1);
+}
+
+/// The state of a replica; the lag keeps its last value while the replica can't be sampled.
+pub(crate) fn replica(name: &str, healthy: bool, lag: Option<Duration>) {
+    gauge!("reader_replica_healthy", "replica" => name.to_owned()).set(f64::from(u8::from(healthy)));
+    if let Some(lag) = lag {
+        gauge!("reader_replica_lag_seconds", "replica" => name.to_owned()).set(lag.as_secs_f64());
+    }
+}

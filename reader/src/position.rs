@@ -1,0 +1,152 @@
+//! How far a replica is, and what an answer may claim of it.
+
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use jiff::Timestamp;
+
+/// The number of a generation of the view; its tables live in the schema `view_g<N>`.
+pub(crate) type Generation = i32;
+
+/// The values of `Projection-Position` and `Projection-As-Of`, ready to send.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    /// `<generation>/<partition>:<next_offset>[,<partition>:<next_offset>…]`, partitions ascending.
+    pub(crate) position: HeaderValue,
+    /// RFC 3339, UTC: changes up to this moment are contained.
+    pub(crate) as_of: HeaderValue,
+}
+
+/// How far one partition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PartitionPosition {
+    pub(crate) partition: i32,
+    pub(crate) next_offset: i64,
+    /// `None` until the writer has seen the partition's end once.
+    pub(crate) as_of: Option<Timestamp>,
+}
+
+/// A replica's state at one moment. Data read on the same replica afterwards contains at least this.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    /// The active generation.
+    pub(crate) generation: Generation,
+    /// How far replay is behind what the replica has received; zero on a primary.
+    pub(crate) lag: Duration,
+    pub(crate) taken_at: Instant,
+    all: Claim,
+    partitions: Vec<(i32, Claim)>,
+}
+
+impl Sample {
+    /// Renders the headers once; answers only clone them.
+    pub(crate) fn new(generation: Generation, mut positions: Vec<PartitionPosition>, lag: Duration) -> Self {
+        positions.sort_unstable_by_key(|p| p.partition);
+        Self {
+            generation,
+            lag,
+            taken_at: Instant::now(),
+            all: claim(generation, &positions),
+            partitions: positions.iter().map(|p| (p.partition, claim(generation, std::slice::from_ref(p)))).collect(),
+        }
+    }
+
+    /// The claim of an answer about one site, whose row names its partition.
+    pub(crate) fn of_partition(&self, partition: i32) -> Claim {
+        match self.partitions.binary_search_by_key(&partition, |(p, _)| *p) {
+            Ok(index) => self.partitions[index].1.clone(),
+            // The row is newer than the sample, which knows nothing of its partition: the least possible claim.
+            Err(_) => claim(self.generation, &[PartitionPosition { partition, next_offset: 0, as_of: None }]),
+        }
+    }
+
+    /// The claim of an answer that is not about one known site.
+    pub(crate) fn of_all(&self) -> Claim {
+        self.all.clone()
+    }
+}
+
+/// A view that knows no partition yet claims nothing of partition 0, which every topic has. A missing `as_of` is the
+/// epoch: no later moment is certain.
+fn claim(generation: Generation, positions: &[PartitionPosition]) -> Claim {
+    const NOTHING: PartitionPosition = PartitionPosition { partition: 0, next_offset: 0, as_of: None };
+    let positions = if positions.is_empty() { std::slice::from_ref(&NOTHING) } else { positions };
+    let offsets: Vec<_> = positions.iter().map(|p| format!("{}:{}", p.partition, p.next_offset)).collect();
+    let as_of = positions.iter().map(|p| p.as_of.unwrap_or(Timestamp::UNIX_EPOCH)).min().unwrap_or_default();
+    let value = |text: String| HeaderValue::try_from(text).expect("numbers and timestamps are ASCII");
+    Claim { position: value(format!("{generation}/{}", offsets.join(","))), as_of: value(as_of.to_string()) }
+}
+
+/// A position that a client demands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) generation: Generation,
+    /// `(partition, next offset)`, each partition once, as they came.
+    pub(crate) offsets: Vec<(i32, i64)>,
+}
+
+impl Position {
+    /// Reads a value of `Projection-Position`; `None` when it is not one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (generation, offsets) = text.split_once('/')?;
+        let generation = number(generation).filter(|g| *g > 0)?;
+        let mut found: Vec<(i32, i64)> = Vec::new();
+        for pair in offsets.split(',') {
+            let (partition, next_offset) = pair.split_once(':')?;
+            let (partition, next_offset) = (number(partition)?, number(next_offset)?);
+            if found.iter().any(|(p, _)| *p == partition) {
+                return None;
+            }
+            found.push((partition, next_offset));
+        }
+        Some(Self { generation, offsets: found })
+    }
+}
+
+/// A decimal number without sign.
+pub(crate) fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(partition: i32, next_offset: i64, as_of: Option<i64>) -> PartitionPosition {
+        let as_of = as_of.map(|micros| Timestamp::from_microsecond(micros).unwrap());
+        PartitionPosition { partition, next_offset, as_of }
+    }
+
+    fn texts(claim: &Claim) -> (&str, &str) {
+        (claim.position.to_str().unwrap(), claim.as_of.to_str().unwrap())
+    }
+
+    #[test]
+    fn a_claim_names_sorted_partitions_and_the_oldest_moment() {
+        let positions = vec![at(2, 7, Some(1_700_000_000_500_000)), at(0, 5, Some(1_700_000_000_000_000))];
+        let sample = Sample::new(3, positions, Duration::ZERO);
+        assert_eq!(texts(&sample.of_all()), ("3/0:5,2:7", "2023-11-14T22:13:20Z"));
+        assert_eq!(texts(&sample.of_partition(2)), ("3/2:7", "2023-11-14T22:13:20.5Z"));
+        assert_eq!(texts(&sample.of_partition(1)), ("3/1:0", "1970-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_claimed_as_nothing() {
+        let sample = Sample::new(1, vec![at(0, 5, None), at(1, 6, Some(1))], Duration::ZERO);
+        assert_eq!(texts(&sample.of_all()), ("1/0:5,1:6", "1970-01-01T00:00:00Z"));
+        assert_eq!(texts(&Sample::new(1, vec![], Duration::ZERO).of_all()), ("1/0:0", "1970-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn a_demanded_position_has_the_form_of_a_claimed_one() {
+        let position = Position::parse("3/0:5,2:7");
+        assert_eq!(position, Some(Position { generation: 3, offsets: vec![(0, 5), (2, 7)] }));
+        for bad in
+            ["", "x", "1", "1/0", "1/", "1/0:-5", "1/0:+5", "0/0:1", "-1/0:1", "1/0:1,", "1/0:1,0:2", "1/0:1 ", "1/:1"]
+        {
+            assert_eq!(Position::parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(Position::parse(&"9".repeat(500)), None);
+        assert_eq!(Position::parse("1/0:9223372036854775808"), None);
+    }
+}

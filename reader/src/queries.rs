@@ -1,0 +1,265 @@
+//! All SQL of the reader, and nothing else of it.
+//!
+//! Statements name the schema of one generation (`view_g1.site_apps`) instead of the plain views: a promotion then takes
+//! no lock that a replica's running statements could meet. They are prepared once per connection and generation, and
+//! their parameters are bound in binary form.
+
+use bytes::Bytes;
+use deadpool_postgres::ClientWrapper;
+use futures_util::try_join;
+use shared::ids::{AppId, InstanceId, SiteId};
+use std::future::Future;
+use std::time::Duration;
+use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::{Error, Row, Statement};
+
+use crate::position::{Generation, PartitionPosition, Sample};
+
+/// One look-up: a value, so that it can be asked again elsewhere.
+pub(crate) trait Query: Sync {
+    /// What the rows say.
+    type Found: Send;
+
+    /// Sends one statement and reads its rows.
+    fn ask(&self, session: Session<'_>) -> impl Future<Output = Result<Self::Found, Error>> + Send;
+}
+
+/// A connection and its statements of the generation that is asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Session<'a> {
+    pub(crate) client: &'a ClientWrapper,
+    pub(crate) statements: &'a Statements,
+}
+
+/// The statements of one generation on one connection.
+#[derive(Debug)]
+pub(crate) struct Statements {
+    pub(crate) generation: Generation,
+    site: Statement,
+    app_page: Statement,
+    app_page_documents: Statement,
+    app_count: Statement,
+    instance: Statement,
+    batch: Statement,
+}
+
+impl Statements {
+    /// Prepares all of them, pipelined: one round trip.
+    pub(crate) async fn prepare(client: &ClientWrapper, generation: Generation) -> Result<Self, Error> {
+        let g = format!("view_g{generation}");
+        let site = format!(
+            "select document, etag, partition from {g}.site_apps where site_id = $1 and deleted_at is null"
+        );
+        // The row comparison is the primary key's order: the page starts at one place of the index.
+        let page = format!(
+            "select site_id, instance_id from {g}.app_site where app_id = $1 and (site_id, instance_id) > ($2, $3) \
+             order by site_id, instance_id limit $4"
+        );
+        let page_documents = format!(
+            "select p.site_id, p.instance_id, s.document from ({page}) p join {g}.site_apps s using (site_id) \
+             where s.deleted_at is null order by p.site_id, p.instance_id"
+        );
+        let count = format!("select coalesce(sum(sites), 0)::bigint from {g}.app_count where app_id = $1");
+        // `<> ''` is the predicate of the index. On two sites for a moment (key change), the one written last.
+        let instance = format!(
+            "select a.app_id, a.site_id, s.document from {g}.app_site a join {g}.site_apps s using (site_id) \
+             where a.instance_id = $1 and a.instance_id <> '' and s.deleted_at is null \
+             order by s.written_at desc, a.site_id, a.app_id limit 1"
+        );
+        let batch =
+            format!("select site_id, document from {g}.site_apps where site_id = any($1) and deleted_at is null");
+        let (site, app_page, app_page_documents, app_count, instance, batch) = try_join!(
+            client.prepare_typed(&site, &[Type::TEXT]),
+            client.prepare_typed(&page, &[Type::TEXT, Type::TEXT, Type::TEXT, Type::INT8]),
+            client.prepare_typed(&page_documents, &[Type::TEXT, Type::TEXT, Type::TEXT, Type::INT8]),
+            client.prepare_typed(&count, &[Type::TEXT]),
+            client.prepare_typed(&instance, &[Type::TEXT]),
+            client.prepare_typed(&batch, &[Type::TEXT_ARRAY]),
+        )?;
+        Ok(Self { generation, site, app_page, app_page_documents, app_count, instance, batch })
+    }
+}
+
+/// The document of one site.
+pub(crate) struct SiteDocument<'a>(pub(crate) &'a SiteId);
+
+/// A live site's row.
+pub(crate) struct FoundDocument {
+    /// JSON text as stored.
+    pub(crate) document: Bytes,
+    /// Strong tag without quotes.
+    pub(crate) etag: Bytes,
+    pub(crate) partition: i32,
+}
+
+impl Query for SiteDocument<'_> {
+    type Found = Option<FoundDocument>;
+
+    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
+        let row = session.client.query_opt(&session.statements.site, &[&self.0.as_str()]).await?;
+        row.map(|row| {
+            let etag = Bytes::copy_from_slice(row.try_get::<_, Text>(1)?.0);
+            let partition = row.try_get(2)?;
+            Ok(FoundDocument { etag, partition, document: column_bytes(row, 0)? })
+        })
+        .transpose()
+    }
+}
+
+/// The place of a row among the sites of an app; both empty before the first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct PageKey {
+    pub(crate) site_id: String,
+    pub(crate) instance_id: String,
+}
+
+/// The sites of an app after a key, ascending by site, then instance (by bytes).
+pub(crate) struct AppPage<'a> {
+    pub(crate) app_id: &'a AppId,
+    pub(crate) after: &'a PageKey,
+    pub(crate) rows_max: i64,
+    pub(crate) with_documents: bool,
+}
+
+/// One installation of the app.
+pub(crate) struct AppPageRow {
+    pub(crate) key: PageKey,
+    /// The site's document, where asked for.
+    pub(crate) document: Option<Bytes>,
+}
+
+impl Query for AppPage<'_> {
+    type Found = Vec<AppPageRow>;
+
+    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
+        let Statements { app_page, app_page_documents, .. } = session.statements;
+        let statement = if self.with_documents { app_page_documents } else { app_page };
+        let PageKey { site_id, instance_id } = self.after;
+        let rows =
+            session.client.query(statement, &[&self.app_id.as_str(), site_id, instance_id, &self.rows_max]).await?;
+        let read = |row: Row| {
+            let key = PageKey { site_id: row.try_get(0)?, instance_id: row.try_get(1)? };
+            let document = if self.with_documents { Some(column_bytes(row, 2)?) } else { None };
+            Ok(AppPageRow { key, document })
+        };
+        rows.into_iter().map(read).collect()
+    }
+}
+
+/// How many sites have an app.
+pub(crate) struct AppCount<'a>(pub(crate) &'a AppId);
+
+impl Query for AppCount<'_> {
+    type Found = i64;
+
+    async fn ask(&self, session: Session<'_>) -> Result<i64, Error> {
+        session.client.query_one(&session.statements.app_count, &[&self.0.as_str()]).await?.try_get(0)
+    }
+}
+
+/// Where an instance is installed.
+pub(crate) struct Instance<'a>(pub(crate) &'a InstanceId);
+
+/// An instance's place and its site's document.
+pub(crate) struct FoundInstance {
+    pub(crate) app_id: String,
+    pub(crate) site_id: String,
+    pub(crate) document: Bytes,
+}
+
+impl Query for Instance<'_> {
+    type Found = Option<FoundInstance>;
+
+    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
+        let row = session.client.query_opt(&session.statements.instance, &[&self.0.as_str()]).await?;
+        row.map(|row| {
+            let (app_id, site_id) = (row.try_get(0)?, row.try_get(1)?);
+            Ok(FoundInstance { app_id, site_id, document: column_bytes(row, 2)? })
+        })
+        .transpose()
+    }
+}
+
+/// The documents of several sites.
+pub(crate) struct Batch<'a>(pub(crate) &'a [&'a str]);
+
+impl Query for Batch<'_> {
+    /// `(site id, document)` of the sites that are there, in no order.
+    type Found = Vec<(String, Bytes)>;
+
+    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
+        let rows = session.client.query(&session.statements.batch, &[&self.0]).await?;
+        rows.into_iter().map(|row| Ok((row.try_get(0)?, column_bytes(row, 1)?))).collect()
+    }
+}
+
+/// The generation that is served at the moment; `None` before the first.
+pub(crate) async fn active_generation(client: &ClientWrapper) -> Result<Option<Generation>, Error> {
+    let sql = "select generation from siteview.generation where state = 'active'";
+    client.query_opt(sql, &[]).await?.map(|row| row.try_get(0)).transpose()
+}
+
+/// Prepares the statement of [`sample`] for one generation.
+pub(crate) async fn prepare_sample(client: &ClientWrapper, generation: Generation) -> Result<Statement, Error> {
+    // One statement, so that generation, positions and lag are of one snapshot. Replay that has nothing left to do is
+    // not behind, however long ago its last transaction was.
+    let sql = format!(
+        "select g.generation, p.partition, p.next_offset, (extract(epoch from p.as_of) * 1000000)::bigint, l.micros \
+         from siteview.generation g \
+         left join view_g{generation}.position p on true \
+         cross join (select case \
+             when pg_is_in_recovery() and pg_last_wal_receive_lsn() is distinct from pg_last_wal_replay_lsn() \
+             then coalesce((extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp()) * 1000000)::bigint, 0) \
+             else 0 end as micros) l \
+         where g.state = 'active'"
+    );
+    client.prepare(&sql).await
+}
+
+/// Samples a replica. `None` when the generation that the statement was prepared for is no longer the active one.
+pub(crate) async fn sample(
+    client: &ClientWrapper,
+    statement: &Statement,
+    generation: Generation,
+) -> Result<Option<Sample>, Error> {
+    let rows = client.query(statement, &[]).await?;
+    let (mut positions, mut lag_micros) = (Vec::with_capacity(rows.len()), 0_i64);
+    for row in &rows {
+        if row.try_get::<_, Generation>(0)? != generation {
+            return Ok(None);
+        }
+        lag_micros = row.try_get(4)?;
+        let Some(partition) = row.try_get(1)? else { continue };
+        let as_of = row.try_get::<_, Option<i64>>(3)?.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+        positions.push(PartitionPosition { partition, next_offset: row.try_get(2)?, as_of });
+    }
+    let lag = Duration::from_micros(lag_micros.try_into().unwrap_or_default());
+    Ok((!rows.is_empty()).then(|| Sample::new(generation, positions, lag)))
+}
+
+/// A column of text as the bytes that came; Postgres has checked that they are UTF-8.
+struct Text<'a>(&'a [u8]);
+
+impl<'a> FromSql<'a> for Text<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(raw))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TEXT
+    }
+}
+
+/// The bytes of a text column, shared with the row and not copied.
+fn column_bytes(row: Row, index: usize) -> Result<Bytes, Error> {
+    struct Column(Row, usize);
+
+    impl AsRef<[u8]> for Column {
+        fn as_ref(&self) -> &[u8] {
+            self.0.get::<_, Text>(self.1).0
+        }
+    }
+
+    row.try_get::<_, Text>(index)?;
+    Ok(Bytes::from_owner(Column(row, index)))
+}

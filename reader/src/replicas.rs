@@ -1,0 +1,104 @@
+//! The databases that are asked: which of them, over which connection, and once more elsewhere when that fails.
+
+mod connection;
+mod replica;
+mod sampler;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::admin::Condition;
+use tokio::task::JoinSet;
+
+use crate::config::{Config, Database};
+use crate::error::{Disposition, Error, disposition};
+use crate::observe;
+use crate::position::Sample;
+use crate::queries::Query;
+pub(crate) use connection::chain;
+use replica::{Lease, Replica};
+
+/// What a replica needs to know of the configuration.
+#[derive(Debug, Clone)]
+struct Settings {
+    connections: usize,
+    position_interval: Duration,
+    silence_max: Duration,
+    statement_time_max: Duration,
+}
+
+/// The replicas, and the primary that stands in when none of them can answer.
+#[derive(Debug)]
+pub(crate) struct Replicas {
+    replicas: Vec<Arc<Replica>>,
+    fallback: Option<Arc<Replica>>,
+}
+
+impl Replicas {
+    /// Starts to connect and to sample, in tasks that never end. `ready` holds while some database can answer.
+    pub(crate) fn start(config: &Config, ready: Condition) -> (Arc<Self>, JoinSet<()>) {
+        let settings = Settings {
+            connections: config.replica_connections,
+            position_interval: config.position_interval,
+            silence_max: config.replica_silence_max,
+            statement_time_max: config.request_time_max,
+        };
+        let replica = |database: &Database| Arc::new(Replica::new(database, settings.clone()));
+        let replicas: Vec<_> = config.replicas.iter().map(replica).collect();
+        let all = Arc::new(Self { replicas, fallback: config.fallback.as_ref().map(replica) });
+        let mut upkeep = JoinSet::new();
+        for replica in all.each() {
+            replica.spawn_upkeep(&mut upkeep);
+        }
+        upkeep.spawn(watch(all.clone(), ready, settings.position_interval));
+        (all, upkeep)
+    }
+
+    /// Asks a healthy replica; retries once, elsewhere if there is an elsewhere, what another try may heal.
+    ///
+    /// The sample that comes with the rows was taken on the same replica before they were read.
+    pub(crate) async fn ask<Q: Query>(&self, query: &Q) -> Result<(Q::Found, Arc<Sample>), Error> {
+        let lease = self.lease(None).ok_or(Error::NoReplica)?;
+        let error = match lease.ask(query).await {
+            Ok(found) => return Ok((found, lease.sample())),
+            Err(error) => error,
+        };
+        let Disposition::Retry(reason) = disposition(&error) else { return Err(Error::Database(error)) };
+        observe::replica_retry(reason);
+        tracing::debug!(replica = lease.replica_name(), reason, %error, "asking once more");
+        let second = self.lease(Some(&lease)).ok_or(Error::NoReplica)?;
+        match second.ask(query).await {
+            Ok(found) => Ok((found, second.sample())),
+            Err(error) if matches!(disposition(&error), Disposition::Retry(_)) => Err(Error::NoReplica),
+            Err(error) => Err(Error::Database(error)),
+        }
+    }
+
+    /// The best connection: of the healthy replica with the fewest statements in flight, and there again of the fewest.
+    fn lease(&self, failed: Option<&Lease>) -> Option<Lease> {
+        let healthy = || self.replicas.iter().filter(|replica| replica.is_healthy());
+        let elsewhere = healthy().filter(|replica| failed.is_none_or(|lease| !lease.is_of(replica)));
+        let best = elsewhere.min_by_key(|replica| replica.in_flight());
+        best.and_then(|replica| replica.lease(failed))
+            .or_else(|| healthy().find_map(|replica| replica.lease(failed)))
+            .or_else(|| self.fallback.as_ref().filter(|replica| replica.is_healthy())?.lease(failed))
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.replicas.iter().chain(&self.fallback)
+    }
+}
+
+/// Keeps the condition and the gauges in step with the replicas.
+async fn watch(all: Arc<Replicas>, ready: Condition, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    loop {
+        ticks.tick().await;
+        let healthy: Vec<_> = all.each().filter(|replica| replica.is_healthy()).map(|r| r.name()).collect();
+        match healthy.is_empty() {
+            true => ready.set(false, all.each().map(|r| format!("{}: {}", r.name(), r.trouble())).collect::<Vec<_>>().join("; ")),
+            false => ready.set(true, format!("healthy: {}", healthy.join(", "))),
+        }
+        all.each().for_each(|replica| observe::replica(replica.name(), replica.is_healthy(), replica.lag()));
+    }
+}

@@ -1,0 +1,153 @@
+//! Long-lived connections: made, watched, made anew.
+//!
+//! A connection is checked out of its pool for life and shared by all requests: tokio-postgres pipelines what several of
+//! them send, which costs less than half of a check-out per request.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use tokio_postgres::{Error, NoTls};
+
+use super::Settings;
+use super::replica::Replica;
+use crate::config::Database;
+use crate::position::Generation;
+use crate::queries::{Query, Session, Statements};
+
+/// Time to connect and log in.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// A peer that acknowledges nothing for so long is gone.
+const PEER_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Generations whose statements a connection keeps: the active one, and the one before it for requests that are under
+/// way when the active one changes.
+const GENERATIONS_KEPT: usize = 2;
+
+/// One connection and its prepared statements.
+#[derive(Debug)]
+pub(super) struct Connection {
+    client: Object,
+    /// Newest last, at most [`GENERATIONS_KEPT`].
+    statements: RwLock<Vec<Arc<Statements>>>,
+    pub(super) in_flight: AtomicUsize,
+}
+
+impl Connection {
+    pub(super) fn is_open(&self) -> bool {
+        !self.client.is_closed()
+    }
+
+    pub(super) async fn ask<Q: Query>(&self, query: &Q, generation: Generation) -> Result<Q::Found, Error> {
+        let statements = self.statements(generation).await?;
+        query.ask(Session { client: &self.client, statements: &statements }).await
+    }
+
+    /// The statements of a generation, prepared now if they are not yet.
+    ///
+    /// Requests that come at the same moment may each prepare them; all but the last to finish are forgotten.
+    async fn statements(&self, generation: Generation) -> Result<Arc<Statements>, Error> {
+        let kept = |list: &Vec<Arc<Statements>>| list.iter().find(|s| s.generation == generation).cloned();
+        if let Some(statements) = kept(&self.statements.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(statements);
+        }
+        let prepared = Arc::new(Statements::prepare(&self.client, generation).await?);
+        let mut list = self.statements.write().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|s| s.generation != generation);
+        list.push(prepared.clone());
+        if list.len() > GENERATIONS_KEPT {
+            list.remove(0);
+        }
+        Ok(prepared)
+    }
+}
+
+/// The pool that connections come from: as many as the replica's places and one for the sampler.
+///
+/// Sessions can't write, and no statement runs longer than a request may.
+pub(super) fn pool(database: &Database, settings: &Settings) -> Pool {
+    let mut connect = database.connect.clone();
+    let given = connect.get_options().unwrap_or_default();
+    let options = format!(
+        "{given} -c default_transaction_read_only=on -c statement_timeout={}",
+        settings.statement_time_max.as_millis().max(1)
+    );
+    connect.options(options.trim()).connect_timeout(CONNECT_TIME_MAX).tcp_user_timeout(PEER_SILENCE_MAX);
+    connect.keepalives_idle(PEER_SILENCE_MAX);
+    if connect.get_application_name().is_none() {
+        connect.application_name("siteview-reader");
+    }
+    let manager = Manager::from_config(connect, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    Pool::builder(manager)
+        .max_size(settings.connections + 1)
+        .create_timeout(Some(CONNECT_TIME_MAX))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .expect("a runtime is given, which timeouts need")
+}
+
+/// Keeps one place of a replica connected, for ever.
+pub(super) async fn keep(replica: Arc<Replica>, place: usize) {
+    loop {
+        let client = connect(&replica).await;
+        let connection = Connection { client, statements: RwLock::default(), in_flight: AtomicUsize::new(0) };
+        let connection = Arc::new(connection);
+        replica.connected(place, Some(connection.clone()));
+        let mut ticks = tokio::time::interval(replica.settings.position_interval);
+        while connection.is_open() {
+            ticks.tick().await;
+        }
+        replica.connected(place, None);
+        tracing::warn!(replica = replica.name(), "connection lost");
+    }
+}
+
+/// Connects, with backoff for as long as it takes; the first failure is logged and the success after it.
+pub(super) async fn connect(replica: &Replica) -> Object {
+    let mut delays = backoff();
+    let mut failures = 0_u32;
+    loop {
+        let error = match replica.pool.get().await {
+            Ok(client) => {
+                tracing::debug!(replica = replica.name(), failures, "connected");
+                return client;
+            }
+            Err(error) => error,
+        };
+        failures += 1;
+        replica.failed_to_connect(describe(&error));
+        if failures == 1 {
+            tracing::warn!(replica = replica.name(), error = describe(&error), "can't connect; trying on");
+        }
+        tokio::time::sleep(delays.next().unwrap_or(DELAY_MAX)).await;
+    }
+}
+
+const DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// Delays between attempts: quick at first, as a restart of Postgres takes a second or two.
+pub(super) fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(DELAY_MAX)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// The error with its causes: tokio-postgres keeps what Postgres said in the source.
+pub(super) fn describe(error: &PoolError) -> String {
+    match error {
+        PoolError::Backend(error) => chain(error),
+        other => other.to_string(),
+    }
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

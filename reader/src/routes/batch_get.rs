@@ -1,0 +1,84 @@
+//! The documents of many sites at once.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use shared::ids::SiteId;
+
+use crate::answer::Answer;
+use crate::document::{Text, write_string};
+use crate::error::Error;
+use crate::queries::Batch;
+use crate::request::Call;
+
+const SITE_IDS_MAX: usize = 1000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked<'a> {
+    #[serde(borrow)]
+    site_ids: Vec<Text<'a>>,
+}
+
+/// `POST /v1/installed-apps/batch-get`: `{"site_ids":[…]}`, answered in the order asked, each as often as asked.
+pub(crate) async fn batch_get(call: &mut Call<'_>) -> Result<Answer, Error> {
+    let body = call.json_body().await?;
+    let Asked { site_ids } = serde_json::from_slice(&body).map_err(|error| Error::InvalidBody(error.to_string()))?;
+    if site_ids.len() > SITE_IDS_MAX {
+        let message = format!("site_ids holds {} ids; at most {SITE_IDS_MAX} are allowed", site_ids.len());
+        return Err(Error::InvalidBody(message));
+    }
+    for Text(id) in &site_ids {
+        SiteId::new(&**id)?;
+    }
+    let asked: Vec<&str> = site_ids.iter().map(|Text(id)| &**id).collect();
+    let mut distinct = asked.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let (found, sample) = call.app.replicas.ask(&Batch(&distinct)).await?;
+    Ok(Answer::untagged(assemble(&asked, &found.into_iter().collect()), sample.of_all()))
+}
+
+/// Joins the stored documents, which are not read.
+fn assemble(asked: &[&str], found: &HashMap<String, Bytes>) -> Vec<u8> {
+    /// The members around a document.
+    const AROUND_BYTES: usize = 64;
+    let documents: usize = asked.iter().filter_map(|id| found.get(*id)).map(Bytes::len).sum();
+    let ids: usize = asked.iter().map(|id| id.len() + AROUND_BYTES).sum();
+    let mut out = Vec::with_capacity(documents + ids);
+    out.extend_from_slice(b"{\"results\":[");
+    for (index, id) in asked.iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"{\"site_id\":" } else { b",{\"site_id\":" });
+        write_string(&mut out, id);
+        match found.get(*id) {
+            Some(document) => {
+                out.extend_from_slice(b",\"status\":200,\"document\":");
+                out.extend_from_slice(document);
+                out.push(b'}');
+            }
+            None => out.extend_from_slice(b",\"status\":404}"),
+        }
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_the_order_asked_and_repeated() {
+        let found = HashMap::from([("a".to_owned(), Bytes::from_static(b"{\"n\":1.00}"))]);
+        let text = |asked: &[&str]| String::from_utf8(assemble(asked, &found)).unwrap();
+        assert_eq!(text(&[]), r#"{"results":[]}"#);
+        assert_eq!(
+            text(&["\"", "a", "a"]),
+            concat!(
+                r#"{"results":[{"site_id":"\"","status":404},{"site_id":"a","status":200,"document":{"n":1.00}},"#,
+                r#"{"site_id":"a","status":200,"document":{"n":1.00}}]}"#
+            )
+        );
+    }
+}

@@ -1,0 +1,31 @@
+//! An instance of an app, and where it is.
+
+use shared::ids::InstanceId;
+use shared::problem::Kind;
+
+use super::apps::write_details;
+use crate::answer::Answer;
+use crate::document::write_string;
+use crate::error::Error;
+use crate::queries::Instance;
+use crate::request::Call;
+
+/// `GET /v1/instances/{instance_id}`: the app and the site it is installed on, and the installation's details.
+pub(crate) async fn instance(call: &Call<'_>) -> Result<Answer, Error> {
+    let instance = call.id(0, InstanceId::new)?;
+    let (found, sample) = call.app.replicas.ask(&Instance(&instance)).await?;
+    let claim = sample.of_all();
+    let Some(found) = found else {
+        let detail = "no site has an app installed with this instance id";
+        return Err(Error::Missing { kind: Kind::InstanceNotFound, detail, claim });
+    };
+    let mut body = b"{\"instance_id\":".to_vec();
+    write_string(&mut body, instance.as_str());
+    body.extend_from_slice(b",\"app_id\":");
+    write_string(&mut body, &found.app_id);
+    body.extend_from_slice(b",\"site_id\":");
+    write_string(&mut body, &found.site_id);
+    write_details(&mut body, &found.document, &found.app_id, instance.as_str()).map_err(Error::Document)?;
+    body.push(b'}');
+    Ok(Answer::json(body, claim))
+}

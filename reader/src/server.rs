@@ -1,0 +1,124 @@
+//! Connections: accepted, bounded, drained.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use shared::admin::Condition;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::gate;
+
+/// Time that the admin port gets to finish its answers, last of all.
+pub(crate) const ADMIN_STOP_MAX: Duration = Duration::from_millis(500);
+
+/// The most that hyper reads of a head. Above the largest `READER_HEADER_BYTES_MAX`, so that a head that is too large is
+/// answered by the gate with a problem; one beyond this gets hyper's own 431 without a body.
+const HEAD_BUFFER_BYTES: usize = 256 << 10;
+
+/// Headers in a head: what `HEAD_BUFFER_BYTES` of short ones make is refused by number, by hyper's own 431.
+const HEADERS_MAX: usize = 256;
+
+/// Pause after a failed accept (too many open files): what closes meanwhile makes room.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Serves until `shutdown`, then drains: not ready at once, still accepting for the pre-drain with `Connection: close` on
+/// every answer, then no longer accepting, the requests in hand finished within the drain's time.
+pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, accepting: Condition, shutdown: CancellationToken) {
+    let server = Server {
+        free: Arc::new(Semaphore::new(app.config.connections_max)),
+        connections: GracefulShutdown::new(),
+        http: http(&app),
+        listener,
+        app,
+    };
+    accepting.set(true, "accepting connections");
+    server.accept_until(shutdown.cancelled()).await;
+    accepting.set(false, "draining");
+    server.app.start_draining();
+    server.accept_until(tokio::time::sleep(server.app.config.pre_drain)).await;
+    server.drain().await;
+}
+
+struct Server {
+    listener: TcpListener,
+    app: Arc<App>,
+    /// One permit per connection that may still be opened.
+    free: Arc<Semaphore>,
+    connections: GracefulShutdown,
+    http: http1::Builder,
+}
+
+fn http(app: &App) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(app.config.idle_max)
+        .max_buf_size(HEAD_BUFFER_BYTES)
+        .max_headers(HEADERS_MAX)
+        .pipeline_flush(true);
+    http
+}
+
+impl Server {
+    async fn accept_until(&self, end: impl Future<Output = ()>) {
+        let accept = async {
+            loop {
+                let permit = self.free.clone().acquire_owned().await.expect("the semaphore is never closed");
+                match self.listener.accept().await {
+                    Ok((stream, _)) => self.spawn(stream, permit),
+                    Err(error) => {
+                        tracing::warn!(%error, "can't accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = end => {}
+            () = accept => {}
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        // Answers are written whole; waiting for more to send would only delay them.
+        let _ = stream.set_nodelay(true);
+        let app = self.app.clone();
+        let service = service_fn(move |request| {
+            let app = app.clone();
+            async move { Ok::<_, Infallible>(gate::answer(&app, request).await) }
+        });
+        let connection = self.connections.watch(self.http.serve_connection(TokioIo::new(stream), service));
+        let app = self.app.clone();
+        tokio::spawn(async move {
+            app.observe.connection_opened();
+            // A client that breaks off, or is too slow, is no error of the reader.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+            app.observe.connection_closed();
+            drop(permit);
+        });
+    }
+
+    /// Takes what the system has accepted already, closes the listener, and waits for the connections to end.
+    async fn drain(self) {
+        while let Some(Ok((stream, _))) = self.listener.accept().now_or_never() {
+            let Ok(permit) = self.free.clone().try_acquire_owned() else { break };
+            self.spawn(stream, permit);
+        }
+        drop(self.listener);
+        let open = self.connections.count();
+        if tokio::time::timeout(self.app.config.drain_max, self.connections.shutdown()).await.is_err() {
+            tracing::warn!(open, "connections that did not end in time are cut");
+        }
+    }
+}

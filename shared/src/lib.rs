@@ -1,0 +1,24 @@
+//! Words and plumbing of every service.
+//!
+//! The words: identifiers ([`ids`]) and the records of Debezium ([`envelope`]). The plumbing: one static configuration
+//! ([`config`]), logs and metrics ([`telemetry`]), the admin port ([`admin`]), signals ([`shutdown`]) and errors as HTTP
+//! answers ([`problem`]).
+//!
+//! A service's life, in the order in which it uses the plumbing:
+//!
+//! ```text
+//! config::load     flags > environment > TOML file > defaults; wrong ones end with exit code 2 and name the culprit
+//! telemetry::init  logs, panics as logs, the metrics recorder
+//! shutdown         the first signal cancels a token, the second ends the process
+//! admin::serve     /livez, /readyz, /metrics from before the first dependency is there until after the last is gone
+//! ```
+//!
+//! What this crate refuses to know: Kafka clients, SQL and tables. What a service alone knows stays in the service.
+
+pub mod admin;
+pub mod config;
+pub mod envelope;
+pub mod ids;
+pub mod problem;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,207 @@
+//! Records on their way from the topic to one lane: copied once, out of the client's queue into one buffer per batch.
+
+use std::{ops::Range, sync::Arc, sync::atomic::AtomicBool, sync::atomic::Ordering};
+
+use rdkafka::message::{Headers as _, Message};
+use shared::envelope::Headers;
+
+use crate::decode::Raw;
+
+/// Sizes of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchLimits {
+    /// Records at most.
+    pub records_max: usize,
+    /// Bytes at most; the record that passes it is the last.
+    pub bytes_max: usize,
+}
+
+/// The time during which this writer owns a partition: from the claim of its position until it is revoked, fenced or let go.
+///
+/// Held by the source, which ends it on revocation, and by the lane, which ends it when the store says that it is over.
+#[derive(Debug)]
+pub struct Tenure {
+    /// The partition.
+    pub partition: i32,
+    /// Raised by each claim; a batch commits under this epoch only.
+    pub epoch: i64,
+    /// The source epoch that held at the claim.
+    pub source_epoch: i32,
+    ended: AtomicBool,
+}
+
+impl Tenure {
+    /// A tenure that has just begun.
+    pub fn new(partition: i32, epoch: i64, source_epoch: i32) -> Self {
+        Self {
+            partition,
+            epoch,
+            source_epoch,
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Ends it; batches that carry it are abandoned.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// Whether it is over.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+}
+
+/// Records of one or more partitions of one lane, in the order in which they were polled (offset order per partition).
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    headers: Vec<(Range<usize>, Option<Range<usize>>)>,
+    /// The records.
+    pub records: Vec<Record>,
+    /// The partitions, each once.
+    pub parts: Vec<Part>,
+}
+
+/// One partition of a batch.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// The partition and the claim on it.
+    pub tenure: Arc<Tenure>,
+    /// The position that the batch continues.
+    pub from_offset: i64,
+    /// The partition's position once the batch is stored: past its records, and past transaction markers behind them.
+    pub next_offset: i64,
+}
+
+/// One record; its bytes lie in the batch.
+#[derive(Debug)]
+pub struct Record {
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+    headers: Range<usize>,
+}
+
+impl Batch {
+    /// Copies a message in.
+    pub fn push(&mut self, message: &impl Message) {
+        let first_header = self.headers.len();
+        if let Some(headers) = message.headers() {
+            for header in headers.iter() {
+                let name = self.copy(header.key.as_bytes());
+                let value = header.value.map(|value| self.copy(value));
+                self.headers.push((name, value));
+            }
+        }
+        let record = Record {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(|key| self.copy(key)),
+            value: message.payload().map(|value| self.copy(value)),
+            headers: first_header..self.headers.len(),
+        };
+        self.records.push(record);
+    }
+
+    /// Adds a partition: its position before the batch and after it.
+    pub fn advance(&mut self, tenure: &Arc<Tenure>, from_offset: i64, next_offset: i64) {
+        self.parts.push(Part {
+            tenure: Arc::clone(tenure),
+            from_offset,
+            next_offset,
+        });
+    }
+
+    /// A record's bytes.
+    pub fn raw(&self, record: &Record) -> Raw<'_, RecordHeaders<'_>> {
+        Raw {
+            key: record.key.clone().map(|range| &self.bytes[range]),
+            value: record.value.clone().map(|range| &self.bytes[range]),
+            headers: RecordHeaders {
+                batch: self,
+                range: record.headers.clone(),
+            },
+        }
+    }
+
+    /// Whether it has as many records, or bytes, as it may.
+    pub fn is_full(&self, limits: BatchLimits) -> bool {
+        self.records.len() >= limits.records_max || self.bytes.len() >= limits.bytes_max
+    }
+
+    /// Whether there is nothing to store, not even a position.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+}
+
+/// The headers of one record.
+#[derive(Debug)]
+pub struct RecordHeaders<'a> {
+    batch: &'a Batch,
+    range: Range<usize>,
+}
+
+impl Headers for RecordHeaders<'_> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        let headers = &self.batch.headers[self.range.clone()];
+        let (_, value) = headers
+            .iter()
+            .rev()
+            .find(|(range, _)| &self.batch.bytes[range.clone()] == name.as_bytes())?;
+        Some(&self.batch.bytes[value.clone()?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::message::{Header, OwnedHeaders, OwnedMessage, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_as_it_came() {
+        let headers = OwnedHeaders::new()
+            .insert(Header {
+                key: "twice",
+                value: Some("first"),
+            })
+            .insert(Header {
+                key: "empty",
+                value: None::<&str>,
+            })
+            .insert(Header {
+                key: "twice",
+                value: Some("last"),
+            });
+        let message = |payload: Option<&[u8]>| {
+            OwnedMessage::new(
+                payload.map(<[u8]>::to_vec),
+                Some(b"key".to_vec()),
+                "topic".to_owned(),
+                Timestamp::NotAvailable,
+                3,
+                7,
+                Some(headers.clone()),
+            )
+        };
+        let mut batch = Batch::default();
+        batch.push(&message(Some(b"\xffvalue")));
+        batch.push(&message(None));
+        let raw = batch.raw(&batch.records[0]);
+        assert_eq!((raw.key, raw.value), (Some(&b"key"[..]), Some(&b"\xffvalue"[..])));
+        assert_eq!(raw.headers.get("twice"), Some(&b"last"[..]));
+        assert_eq!((raw.headers.get("empty"), raw.headers.get("none")), (None, None));
+        assert_eq!(batch.raw(&batch.records[1]).value, None);
+    }
+}

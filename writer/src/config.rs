@@ -1,0 +1,236 @@
+//! What the writer can be told, and the checked configuration that the rest of it is built from.
+
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
+use shared::config::{Common, Invalid, Secret, bytes_between, duration_between, mask_urls, secret_from};
+use sqlx::postgres::PgConnectOptions;
+
+use crate::{decode::Limits, kafka, projection::Projection};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Projects a Debezium topic of MetaSite rows into the installed-apps view in Postgres.
+///
+/// Settings come from flags, then the environment, then the file of --config, then the defaults. Without a verb it runs.
+#[derive(Debug, Parser)]
+#[command(name = "writer", version, max_term_width = 120)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+
+    /// Kafka brokers, host:port separated by commas; required but for `migrate`
+    #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", global = true)]
+    bootstrap_servers: Option<String>,
+
+    /// Client properties as Kafka's own tools take them (TLS, SASL, tuning), a .properties file; unknown keys are errors
+    #[arg(long, env = "KAFKA_PROPERTIES_FILE", global = true, value_name = "PATH")]
+    kafka_properties_file: Option<PathBuf>,
+
+    /// The view's primary as a postgres:// URL; required, here or by the file
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
+    database_url: Option<Secret>,
+
+    /// File that holds the primary's URL, for mounted secrets; instead of DATABASE_URL
+    #[arg(long, env = "DATABASE_URL_FILE", global = true, value_name = "PATH")]
+    database_url_file: Option<PathBuf>,
+
+    /// Topic of the MetaSite table, as Debezium names it
+    #[arg(
+        long,
+        env = "WRITER_TOPIC",
+        default_value = "metasite.public.meta_site",
+        global = true
+    )]
+    topic: String,
+
+    /// Consumer group; the generation's number is added to it (`-g1`), so that generations consume independently
+    #[arg(long, env = "WRITER_GROUP", default_value = "installed-apps-writer", global = true)]
+    group: String,
+
+    /// How rows become sites, a projection.toml; the default mapping fits the demo's table
+    #[arg(long, env = "WRITER_PROJECTION", global = true, value_name = "PATH")]
+    projection: Option<PathBuf>,
+
+    /// Generation to feed; default: the active one
+    #[arg(long, env = "WRITER_GENERATION", global = true, value_parser = clap::value_parser!(i32).range(1..))]
+    generation: Option<i32>,
+
+    /// Connections to Postgres, each with the partitions of its number modulo; more of them overlap decoding and fsync
+    #[arg(long, env = "WRITER_LANES", default_value = "4", global = true, value_parser = count(1, 64))]
+    lanes: usize,
+
+    /// Records in one transaction at most; larger ones meet more changes of one site and cost fewer commits
+    #[arg(long, env = "WRITER_BATCH_RECORDS_MAX", default_value = "2000", global = true, value_parser = count(1, 100_000))]
+    batch_records_max: usize,
+
+    /// Bytes of records in one transaction at most; with lanes it bounds the memory
+    #[arg(long, env = "WRITER_BATCH_BYTES_MAX", default_value = "4MiB", global = true, value_parser = bytes_between(64 * KIB, 256 * MIB))]
+    batch_bytes_max: u64,
+
+    /// Bytes of one record's value at most; a larger one is rejected
+    #[arg(long, env = "WRITER_VALUE_MAX_BYTES", default_value = "16MiB", global = true, value_parser = bytes_between(KIB, 1024 * MIB))]
+    value_max_bytes: u64,
+
+    /// Apps of one site at most; a record with more is rejected
+    #[arg(long, env = "WRITER_SITE_APPS_MAX", default_value = "10000", global = true, value_parser = count(1, 1_000_000))]
+    site_apps_max: usize,
+
+    /// How long the create of a key change waits for the old key's delete, duration; longer than partitions drift apart
+    #[arg(long, env = "WRITER_KEY_CHANGE_WAIT", default_value = "30s", global = true, value_parser = duration_between(SECOND, DAY))]
+    key_change_wait: Duration,
+
+    /// Time for the batches in hand after SIGTERM, duration; what is not stored by then is read again by the next owner
+    #[arg(long, env = "WRITER_DRAIN_MAX", default_value = "4s", global = true, value_parser = duration_between(Duration::ZERO, 300 * SECOND))]
+    drain_max: Duration,
+
+    /// Address of /livez, /readyz and /metrics, host:port
+    #[arg(long, env = "WRITER_ADMIN_LISTEN", default_value = "0.0.0.0:9101", global = true)]
+    admin_listen: SocketAddr,
+
+    /// Answer as JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What the writer is asked to do.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Verb {
+    /// Project the topic into the view until SIGTERM or SIGINT (the default)
+    Run,
+    /// Create or upgrade the schemas, tables and roles of the view; safe to start several times at once
+    Migrate,
+    /// Show each partition's position, the end of the topic and what lies between
+    Position,
+}
+
+fn count(min: u64, max: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(min..=max)
+}
+
+/// The checked configuration; what its values mean stands at [`Args`].
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each is described once, in the help text of its argument")]
+pub struct Config {
+    pub verb: Verb,
+    pub json: bool,
+    pub kafka: HashMap<String, String>,
+    pub database: PgConnectOptions,
+    pub topic: String,
+    pub group: String,
+    pub projection: Projection,
+    pub generation: Option<i32>,
+    pub lanes: usize,
+    pub batch_records_max: usize,
+    pub batch_bytes_max: usize,
+    pub limits: Limits,
+    pub key_change_wait: Duration,
+    pub drain_max: Duration,
+    pub admin_listen: SocketAddr,
+    pub common: Common,
+}
+
+impl Config {
+    /// Checks what clap can't: the database, the projection and Kafka's properties. Names what is wrong, shows no secret.
+    pub fn new(args: Args) -> Result<Self, Invalid> {
+        let verb = args.verb.unwrap_or(Verb::Run);
+        let url = secret_from("DATABASE_URL", args.database_url, args.database_url_file)?
+            .ok_or_else(|| Invalid::new("DATABASE_URL", "is required: the primary's postgres:// URL"))?;
+        let properties = match &args.kafka_properties_file {
+            Some(path) => kafka::read_properties(path)?,
+            None => HashMap::new(),
+        };
+        let servers = args.bootstrap_servers.as_deref();
+        let kafka = kafka::client_settings(servers, properties, matches!(verb, Verb::Migrate))?;
+        Ok(Self {
+            verb,
+            json: args.json,
+            kafka,
+            database: database(url.expose())?,
+            topic: args.topic,
+            group: args.group,
+            projection: projection(args.projection)?,
+            generation: args.generation,
+            lanes: args.lanes,
+            batch_records_max: args.batch_records_max,
+            batch_bytes_max: args.batch_bytes_max as usize,
+            limits: Limits {
+                value_bytes_max: args.value_max_bytes as usize,
+                site_apps_max: args.site_apps_max,
+            },
+            key_change_wait: args.key_change_wait,
+            drain_max: args.drain_max,
+            admin_listen: args.admin_listen,
+            common: args.common,
+        })
+    }
+
+    /// Consumer group of a generation.
+    pub fn group_of(&self, generation: i32) -> String {
+        format!("{}-g{generation}", self.group)
+    }
+}
+
+/// The parser's own errors may repeat parts of the URL.
+fn database(url: &str) -> Result<PgConnectOptions, Invalid> {
+    let refused = || Invalid::new("DATABASE_URL", format!("{} is not a postgres:// URL", mask_urls(url)));
+    url.parse().map_err(|_| refused())
+}
+
+fn projection(path: Option<PathBuf>) -> Result<Projection, Invalid> {
+    let Some(path) = path else {
+        return Ok(Projection::default());
+    };
+    let invalid = |why: String| Invalid::new("WRITER_PROJECTION", format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|error| invalid(error.to_string()))?;
+    Projection::parse(&text).map_err(|error| invalid(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, String> {
+        let required = ["writer", "--bootstrap-servers", "k:9092"];
+        let args = Args::try_parse_from(required.iter().chain(args).copied()).map_err(|error| error.to_string())?;
+        Config::new(args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_writer_runs_unless_it_is_told_another_verb() {
+        let url = "postgres://u:secret@h/d";
+        assert!(matches!(
+            config(&["--database-url", url]).expect("valid").verb,
+            Verb::Run
+        ));
+        let position = config(&["position", "--json", "--database-url", url]).expect("valid");
+        assert!(matches!(position.verb, Verb::Position) && position.json);
+        assert_eq!(position.group_of(3), "installed-apps-writer-g3");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_no_password_is_shown() {
+        for (args, named) in [
+            (&["--database-url", "postgres://u:secret@[broken"][..], "DATABASE_URL"),
+            (&["--database-url", ""], "DATABASE_URL"),
+            (
+                &["--database-url", "postgres://h/d", "--projection", "/nowhere.toml"],
+                "/nowhere.toml",
+            ),
+            (
+                &["--database-url", "postgres://h/d", "--key-change-wait", "soon"],
+                "key-change-wait",
+            ),
+            (&["--database-url", "postgres://h/d", "--lanes", "0"], "lanes"),
+        ] {
+            let error = config(args).expect_err("refused");
+            assert!(error.contains(named) && !error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! How far the log reaches: sampled from the broker, for lag and for the moment up to which the view contains everything.
+//!
+//! The clock is read first, then the ends of the partitions; a position that has reached such an end contains every change
+//! that Kafka had acknowledged at that moment. So `as_of` is a lower bound, whatever the clocks of the source say.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::KafkaResult,
+};
+
+/// How often the ends are sampled.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a broker may take to tell the ends of one partition.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Samples that a lane keeps until they are reached; further ones are dropped, which makes `as_of` older, never wrong.
+const SAMPLES_MAX: usize = 64;
+
+/// Offsets between which a partition has records, as a `read_committed` consumer sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Offset of the oldest record kept.
+    pub low: i64,
+    /// Offset behind the newest record that can be read.
+    pub high: i64,
+}
+
+/// The ends of some partitions at one moment.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Read before the ends were.
+    pub at: Timestamp,
+    /// By partition.
+    pub ends: HashMap<i32, Ends>,
+}
+
+/// Asks the broker for one partition's ends; blocks for up to five seconds.
+pub fn fetch(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partition: i32) -> KafkaResult<Ends> {
+    let (low, high) = consumer.fetch_watermarks(topic, partition, ANSWER_MAX)?;
+    Ok(Ends { low, high })
+}
+
+/// Samples the ends of these partitions; those that the broker does not tell are left out.
+pub fn sample(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partitions: &[i32]) -> Sample {
+    let at = Timestamp::now();
+    let ends = partitions
+        .iter()
+        .filter_map(|&p| fetch(consumer, topic, p).map(|ends| (p, ends)).ok())
+        .collect();
+    Sample { at, ends }
+}
+
+/// The samples that a lane has not reached yet, oldest first, and those just reached.
+#[derive(Debug, Default)]
+pub struct Samples(VecDeque<Arc<Sample>>);
+
+impl Samples {
+    /// Adds the newest sample.
+    pub fn push(&mut self, sample: Arc<Sample>) {
+        if self.0.len() == SAMPLES_MAX {
+            self.0.pop_back();
+        }
+        self.0.push_back(sample);
+    }
+
+    /// The moment up to which a partition contains all changes once its position is `next_offset`.
+    pub fn as_of(&self, partition: i32, next_offset: i64) -> Option<Timestamp> {
+        let reached = |sample: &&Arc<Sample>| sample.ends.get(&partition).is_some_and(|ends| ends.high <= next_offset);
+        self.0.iter().rev().find(reached).map(|sample| sample.at)
+    }
+
+    /// Forgets samples that every one of these positions has reached, but for the newest of them.
+    pub fn forget_reached(&mut self, positions: &HashMap<i32, i64>) {
+        let reached = |sample: &Sample| {
+            let has = |(p, ends): (&i32, &Ends)| positions.get(p).is_none_or(|next_offset| ends.high <= *next_offset);
+            sample.ends.iter().all(has)
+        };
+        while self.0.get(1).is_some_and(|second| reached(second)) {
+            self.0.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(second: i64, high: i64) -> Arc<Sample> {
+        let at = Timestamp::from_second(second).expect("a moment");
+        Arc::new(Sample {
+            at,
+            ends: HashMap::from([(0, Ends { low: 0, high })]),
+        })
+    }
+
+    #[test]
+    fn as_of_is_the_newest_moment_whose_end_is_reached() {
+        let mut samples = Samples::default();
+        for (second, high) in [(1, 10), (2, 20), (3, 20)] {
+            samples.push(sample(second, high));
+        }
+        let as_of = |offset| samples.as_of(0, offset).map(|at| at.as_second());
+        assert_eq!(
+            [as_of(9), as_of(10), as_of(19), as_of(20), as_of(99)],
+            [None, Some(1), Some(1), Some(3), Some(3)]
+        );
+        assert_eq!(
+            samples.as_of(1, 99),
+            None,
+            "a partition that was not sampled claims nothing"
+        );
+    }
+
+    #[test]
+    fn reached_samples_are_forgotten_but_for_the_newest() {
+        let mut samples = Samples::default();
+        for second in 0..1000 {
+            samples.push(sample(second, second * 10));
+        }
+        assert_eq!(samples.0.len(), SAMPLES_MAX);
+        samples.forget_reached(&HashMap::from([(0, 55)]));
+        assert_eq!(samples.as_of(0, 55).map(|at| at.as_second()), Some(5));
+        assert_eq!(samples.0.len(), SAMPLES_MAX - 5);
+    }
+}

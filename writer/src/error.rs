@@ -1,0 +1,97 @@
+//! What can go wrong between the writer and its surroundings, and the one place that says what is done about it.
+
+use std::time::Duration;
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Postgres answered with an error, or could not be reached.
+    #[error("{}", describe(.0))]
+    Database(#[from] sqlx::Error),
+    /// The transaction took longer than it may; the connection is given up.
+    #[error("no answer from Postgres within {0:?}")]
+    TimedOut(Duration),
+    /// Another writer has taken partitions of this batch, or their positions were moved.
+    #[error("the claim on partitions {0:?} is over")]
+    ClaimsOver(Vec<i32>),
+    /// The database holds no generation that could be fed.
+    #[error("the database has no {0}; run `writer migrate`")]
+    NotMigrated(&'static str),
+    /// A stored document cannot be read back.
+    #[error("the stored document of site {site_id} cannot be read: {error}")]
+    Document {
+        /// The site.
+        site_id: String,
+        /// Why not.
+        error: serde_json::Error,
+    },
+}
+
+/// What is done about a [`StoreError`]. A failed attempt gives up its connection in every case, so no lock outlives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// The environment: wait with backoff, then try the whole transaction again on a new connection.
+    Retry,
+    /// The claim is over: drop those partitions of the batch, go on with the others.
+    LetGo,
+    /// The data: a record of the batch is refused for what it holds.
+    Reject,
+}
+
+impl StoreError {
+    /// Decides by SQLSTATE class (PostgreSQL, Appendix A). Only a data exception (22) and an integrity violation (23) are
+    /// about the data; everything else is the environment's and is waited out, visibly.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::ClaimsOver(_) => Disposition::LetGo,
+            Self::Database(sqlx::Error::Database(error)) => disposition_of(error.code().as_deref().unwrap_or_default()),
+            Self::Database(_) | Self::TimedOut(_) | Self::NotMigrated(_) | Self::Document { .. } => Disposition::Retry,
+        }
+    }
+}
+
+fn disposition_of(sqlstate: &str) -> Disposition {
+    match sqlstate.get(..2) {
+        Some("22" | "23") => Disposition::Reject,
+        _ => Disposition::Retry,
+    }
+}
+
+/// The error without row values: Postgres puts those into `detail`, which is left out.
+fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => {
+            format!(
+                "{} (SQLSTATE {})",
+                error.message(),
+                error.code().as_deref().unwrap_or("unknown")
+            )
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlstates_are_told_apart() {
+        for sqlstate in [
+            "", "08006", "25006", "28P01", "3D000", "40001", "40P01", "42P01", "53100", "53300", "55P03", "57014",
+            "57P01", "57P03", "58030",
+        ] {
+            assert_eq!(disposition_of(sqlstate), Disposition::Retry, "{sqlstate}");
+        }
+        for sqlstate in ["22003", "22021", "23502", "23505"] {
+            assert_eq!(disposition_of(sqlstate), Disposition::Reject, "{sqlstate}");
+        }
+        let refused = sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        assert_eq!(StoreError::from(refused).disposition(), Disposition::Retry);
+        assert_eq!(StoreError::ClaimsOver(vec![1]).disposition(), Disposition::LetGo);
+        assert_eq!(
+            StoreError::TimedOut(Duration::from_secs(1)).disposition(),
+            Disposition::Retry
+        );
+    }
+}

@@ -1,0 +1,271 @@
+//! The write-only half of Siteview: projects a Debezium topic of MetaSite rows into the installed-apps view in Postgres.
+//!
+//! ```text
+//! topic ─poll─> source ─batch─> lane: decode ─> fold ─> plan ─> store ──> Postgres (rows, change log, position)
+//!                 ^                │
+//!                 └─ done, let go ─┘       ends: how far the log reaches, for lag and `as_of`
+//! ```
+//!
+//! Guarantees. Rows and position commit in one transaction, and on assignment the position decides where to go on: a kill, a
+//! duplicate delivery, a zombie and a database that went back all heal by reading again. Within a partition, changes take
+//! effect in offset order, each once. A writer that lost a partition cannot write to it: each batch commits under the epoch
+//! of its claim only. Trouble with the environment is waited out; a record that cannot be applied stops its partition where it
+//! is, visibly, and nothing is skipped.
+//!
+//! What this crate refuses to know: how the view is queried. It serves no queries and links no API.
+
+pub mod apps;
+pub mod batch;
+pub mod config;
+pub mod decode;
+pub mod ends;
+pub mod error;
+pub mod fold;
+mod kafka;
+mod lane;
+pub mod migrate;
+mod observe;
+mod pipeline;
+pub mod plan;
+pub mod position;
+pub mod projection;
+pub mod rejection;
+mod source;
+mod standing;
+pub mod store;
+
+use std::{
+    sync::{Arc, mpsc as blocking},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use rdkafka::{consumer::Consumer, error::KafkaResult};
+use shared::admin::{self, Readiness};
+use sqlx::ConnectOptions;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    batch::BatchLimits,
+    config::Config,
+    ends::{SAMPLE_INTERVAL, Sample},
+    error::StoreError,
+    lane::{Lane, LaneEvent, Shared},
+    observe::Metrics,
+    source::{Assignment, COMMANDS_MAX, Source, TopicConsumer},
+    standing::Standing,
+    store::Store,
+};
+
+/// Pause between attempts to find the generation at start.
+const START_RETRY: Duration = Duration::from_millis(500);
+/// How long the brokers may take to tell whether the topic exists.
+const METADATA_MAX: Duration = Duration::from_secs(5);
+
+/// Runs the writer until `shutdown`: waits for its database, projects, drains. The admin port is first and last.
+///
+/// Errors: the admin port cannot be opened, the Kafka client refuses its settings or fails for good, a part of the writer
+/// died. The absence of the database or of the brokers is none; it is waited out.
+pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(config.admin_listen)
+        .await
+        .with_context(|| format!("WRITER_ADMIN_LISTEN: cannot listen on {}", config.admin_listen))?;
+    let (readiness, admin_stop) = (Readiness::new(), CancellationToken::new());
+    let own_metrics = Metrics::new(config.topic.as_str().into());
+    let standing = Arc::new(Standing::new(&readiness, own_metrics.clone()));
+    let draining = readiness.condition("accepting");
+    draining.set(true, "not draining");
+    let admin = tokio::spawn(admin::serve(listener, readiness, metrics, admin_stop.clone()));
+
+    let done = tokio::select! {
+        generation = generation(&config, &standing) => project(config, generation, own_metrics, standing, &shutdown, move || {
+            draining.set(false, "draining");
+        }).await,
+        () = shutdown.cancelled() => Ok(()),
+    };
+    admin_stop.cancel();
+    admin.await.context("the admin port died")??;
+    done
+}
+
+/// The generation to feed: as configured, or the active one, once the database has it.
+async fn generation(config: &Config, standing: &Standing) -> i32 {
+    loop {
+        match find_generation(config).await {
+            Ok(generation) => {
+                standing.database_answers();
+                return generation;
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "waiting for the view's database");
+                standing.database_fails(&error);
+                tokio::time::sleep(START_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn find_generation(config: &Config) -> Result<i32, StoreError> {
+    let mut connection = config.database.clone().disable_statement_logging().connect().await?;
+    let active = store::active_generation(&mut connection).await?;
+    config
+        .generation
+        .or(active)
+        .ok_or(StoreError::NotMigrated("active generation"))
+}
+
+/// Starts source, lanes and sampler, and stops them in the order of the data.
+async fn project(
+    config: Config,
+    generation: i32,
+    metrics: Metrics,
+    standing: Arc<Standing>,
+    shutdown: &CancellationToken,
+    on_drain: impl FnOnce(),
+) -> anyhow::Result<()> {
+    let (group, topic) = (config.group_of(generation), Arc::<str>::from(config.topic.as_str()));
+    tracing::info!(%topic, group, generation, lanes = config.lanes, "projecting");
+    let consumer = kafka::consumer(&config.kafka, &group, Assignment::new(metrics.clone()))
+        .context("the Kafka client refuses its settings")?;
+    let consumer = Arc::new(consumer);
+    let shared = Arc::new(Shared {
+        topic: Arc::clone(&topic),
+        projection: config.projection.clone(),
+        limits: config.limits,
+        key_change_wait: config.key_change_wait,
+        consumer: Arc::clone(&consumer),
+        standing: Arc::clone(&standing),
+        metrics,
+    });
+    let first_sample = Arc::new(ends::sample(&consumer, &topic, &[]));
+    let (newest, newest_sample) = watch::channel(first_sample);
+    let (events, lane_events) = blocking::channel::<LaneEvent>();
+    let hard_stop = CancellationToken::new();
+    let mut lanes = JoinSet::new();
+    let mut commands = Vec::new();
+    let options = store::connect_options(&config.database, &format!("view_g{generation}"));
+    let owner = Arc::<str>::from(format!("{} pid {}", hostname(), std::process::id()));
+    for number in 0..config.lanes {
+        let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
+        let store = Store::new(options.clone(), Arc::clone(&topic), Arc::clone(&owner));
+        let lane = Lane::new(
+            number,
+            Arc::clone(&shared),
+            store,
+            events.clone(),
+            newest_sample.clone(),
+        );
+        lanes.spawn(lane.run(receiver, hard_stop.clone()));
+        commands.push(sender);
+    }
+    drop((events, newest_sample));
+    let limits = BatchLimits {
+        records_max: config.batch_records_max,
+        bytes_max: config.batch_bytes_max,
+    };
+    let source = Source::new(
+        Arc::clone(&consumer),
+        Arc::clone(&topic),
+        limits,
+        commands,
+        lane_events,
+        Arc::clone(&standing),
+    );
+    let mut source = spawn_source(source, shutdown.clone())?;
+    let sampler = tokio::spawn(sample_ends(consumer, topic, standing, newest));
+
+    let ended = tokio::select! {
+        ended = &mut source => Some(ended),
+        Some(lane) = lanes.join_next() => anyhow::bail!("a lane died: {lane:?}"),
+        () = shutdown.cancelled() => None,
+    };
+    on_drain();
+    sampler.abort();
+    let drain_max = config.drain_max;
+    let stop_hard = async {
+        tokio::time::sleep(drain_max).await;
+        hard_stop.cancel()
+    };
+    let finish = async {
+        while lanes.join_next().await.is_some() {}
+        match ended {
+            Some(ended) => ended,
+            None => source.await,
+        }
+    };
+    tokio::pin!(finish);
+    let ended = tokio::select! {
+        ended = &mut finish => ended,
+        () = stop_hard => finish.await,
+    };
+    ended
+        .context("the source died")?
+        .context("the Kafka client failed for good")
+}
+
+fn spawn_source(source: Source, shutdown: CancellationToken) -> anyhow::Result<oneshot::Receiver<KafkaResult<()>>> {
+    let (done, ended) = oneshot::channel();
+    let run = move || {
+        // The receiver is gone only when the process is ending already.
+        let _ = done.send(source.run(&shutdown));
+    };
+    std::thread::Builder::new()
+        .name("source".to_owned())
+        .spawn(run)
+        .context("no thread for the source")?;
+    Ok(ended)
+}
+
+/// Samples the ends of the partitions in hand; without any, asks whether the topic is there.
+async fn sample_ends(
+    consumer: Arc<TopicConsumer>,
+    topic: Arc<str>,
+    standing: Arc<Standing>,
+    newest: watch::Sender<Arc<Sample>>,
+) {
+    let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let (consumer, topic) = (Arc::clone(&consumer), Arc::clone(&topic));
+        let sampling = move || {
+            let partitions = consumer.context().partitions();
+            let sample = ends::sample(&consumer, &topic, &partitions);
+            let reachable = match sample.ends.is_empty() {
+                true => topic_exists(&consumer, &topic),
+                false => Ok(()),
+            };
+            (sample, reachable)
+        };
+        let Ok((sample, reachable)) = tokio::task::spawn_blocking(sampling).await else {
+            return;
+        };
+        standing.kafka(reachable);
+        newest.send_replace(Arc::new(sample));
+    }
+}
+
+fn topic_exists(consumer: &TopicConsumer, topic: &str) -> Result<(), String> {
+    let metadata = consumer.fetch_metadata(Some(topic), METADATA_MAX);
+    let metadata = metadata.map_err(|error| format!("the brokers do not answer: {error}"))?;
+    match metadata
+        .topics()
+        .iter()
+        .any(|found| found.error().is_none() && !found.partitions().is_empty())
+    {
+        true => Ok(()),
+        false => Err(format!("the topic {topic} does not exist; waiting for it")),
+    }
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}

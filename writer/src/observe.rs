@@ -1,0 +1,127 @@
+//! Every metric of the writer, by name. Labels are topic, partition, outcome and reason; never an id.
+
+use std::{sync::Arc, time::Duration};
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::fold::Outcome;
+
+const RECORDS: &str = "writer_records_total";
+const LAG: &str = "writer_lag_records";
+const BATCH_SECONDS: &str = "writer_batch_seconds";
+const BATCH_RECORDS: &str = "writer_batch_records";
+const END_TO_END: &str = "writer_end_to_end_seconds";
+const BLOCKED: &str = "writer_blocked";
+const FENCED: &str = "writer_fenced_total";
+const REBALANCES: &str = "writer_rebalances_total";
+const STORE_RETRIES: &str = "writer_store_retries_total";
+
+/// The metrics of one topic.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    topic: Arc<str>,
+}
+
+/// What became of a record, for the metric: an outcome of the fold, or nothing to fold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RecordOutcome {
+    /// The view changed.
+    Applied,
+    /// The view held it already.
+    Unchanged,
+    /// Older than what the view held.
+    Stale,
+    /// Says nothing about a row.
+    Skipped,
+}
+
+impl From<Outcome> for RecordOutcome {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Applied => Self::Applied,
+            Outcome::Unchanged => Self::Unchanged,
+            Outcome::Stale => Self::Stale,
+        }
+    }
+}
+
+impl Metrics {
+    /// Describes the metrics to the recorder.
+    pub fn new(topic: Arc<str>) -> Self {
+        describe_counter!(
+            RECORDS,
+            "records by what became of them: applied, unchanged, stale, skipped"
+        );
+        describe_gauge!(LAG, "records between the view's position and the end of the partition");
+        describe_histogram!(
+            BATCH_SECONDS,
+            "time from the first attempt to store a batch to its commit"
+        );
+        describe_histogram!(BATCH_RECORDS, "records of a batch");
+        describe_histogram!(
+            END_TO_END,
+            "time from the commit at the source to the commit of the view"
+        );
+        describe_gauge!(BLOCKED, "1 while the partition stands at a record");
+        describe_counter!(FENCED, "claims that were over when a batch was to be stored");
+        describe_counter!(REBALANCES, "assignments and revocations of partitions");
+        describe_counter!(STORE_RETRIES, "attempts to store a batch that the environment ended");
+        Self { topic }
+    }
+
+    /// Counts records of a stored batch.
+    pub fn records(&self, partition: i32, outcome: RecordOutcome, count: u64) {
+        let outcome = match outcome {
+            RecordOutcome::Applied => "applied",
+            RecordOutcome::Unchanged => "unchanged",
+            RecordOutcome::Stale => "stale",
+            RecordOutcome::Skipped => "skipped",
+        };
+        counter!(RECORDS, "topic" => self.topic(), "partition" => partition.to_string(), "outcome" => outcome)
+            .increment(count);
+    }
+
+    /// A stored batch.
+    pub fn batch(&self, records: usize, took: Duration) {
+        histogram!(BATCH_RECORDS).record(records as f64);
+        histogram!(BATCH_SECONDS).record(took);
+    }
+
+    /// Time from the source's commit to the view's; never negative, whatever the clocks say.
+    pub fn end_to_end(&self, took: Duration) {
+        histogram!(END_TO_END).record(took);
+    }
+
+    /// Records that a partition is behind.
+    pub fn lag(&self, partition: i32, records: i64) {
+        gauge!(LAG, "topic" => self.topic(), "partition" => partition.to_string()).set(records.max(0) as f64);
+    }
+
+    /// Whether a partition stands at a record.
+    pub fn blocked(&self, partition: i32, blocked: bool) {
+        gauge!(BLOCKED, "topic" => self.topic(), "partition" => partition.to_string()).set(if blocked {
+            1.0
+        } else {
+            0.0
+        });
+    }
+
+    /// Claims that were over.
+    pub fn fenced(&self, partitions: usize) {
+        counter!(FENCED).increment(partitions as u64);
+    }
+
+    /// A rebalance.
+    pub fn rebalance(&self) {
+        counter!(REBALANCES).increment(1);
+    }
+
+    /// An attempt to store a batch, or to claim a partition, that the environment ended.
+    pub fn store_retry(&self) {
+        counter!(STORE_RETRIES).increment(1);
+    }
+
+    fn topic(&self) -> String {
+        self.topic.to_string()
+    }
+}

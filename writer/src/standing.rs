@@ -1,0 +1,120 @@
+//! What operators see of a running writer: the conditions of `/readyz`, and which partitions stand.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use rdkafka::error::KafkaError;
+use shared::admin::{Condition, Readiness};
+
+use crate::{error::StoreError, observe::Metrics, rejection::Rejection};
+
+/// The writer's conditions. Having partitions is none of them: a standby is ready.
+#[derive(Debug)]
+pub struct Standing {
+    metrics: Metrics,
+    kafka: Condition,
+    database: Condition,
+    partitions: Condition,
+    blocked: Mutex<BTreeMap<i32, String>>,
+}
+
+impl Standing {
+    /// Adds the conditions.
+    pub fn new(readiness: &Readiness, metrics: Metrics) -> Self {
+        let condition = |name: &str| readiness.condition(name);
+        let (kafka, database, partitions) = (condition("kafka"), condition("database"), condition("partitions"));
+        partitions.set(true, "none is blocked");
+        Self {
+            metrics,
+            kafka,
+            database,
+            partitions,
+            blocked: Mutex::default(),
+        }
+    }
+
+    /// The topic is there and its broker answers, or not.
+    pub fn kafka(&self, reachable: Result<(), String>) {
+        match reachable {
+            Ok(()) => self.kafka.set(true, "the topic's brokers answer"),
+            Err(why) => self.kafka.set(false, why),
+        }
+    }
+
+    /// An error that the client recovers from by itself.
+    pub fn client_error(&self, error: KafkaError) {
+        tracing::warn!(error = %error, "kafka client");
+    }
+
+    /// Postgres took what it was given.
+    pub fn database_answers(&self) {
+        if !self.database.holds() {
+            self.database.set(true, "the view's primary takes writes");
+        }
+    }
+
+    /// Postgres did not; the caller waits and tries again.
+    pub fn database_fails(&self, error: &StoreError) {
+        self.metrics.store_retry();
+        self.database.set(false, error.to_string());
+    }
+
+    /// The group gave partitions.
+    pub fn assigned(&self, count: usize) {
+        tracing::debug!(count, "claiming positions");
+    }
+
+    /// A partition stands at a record that cannot be applied.
+    pub fn rejected(&self, topic: &str, partition: i32, offset: i64, rejection: &Rejection) {
+        let (reason, detail) = (rejection.reason, &rejection.detail);
+        tracing::error!(topic, partition, offset, %reason, detail, "partition blocked: the record cannot be applied");
+        self.blocked(
+            partition,
+            format!("partition {partition} at offset {offset}: {rejection}"),
+        );
+    }
+
+    /// A partition's position lies outside the log.
+    pub fn out_of_range(&self, topic: &str, partition: i32, offset: i64, why: &str) {
+        tracing::error!(
+            topic,
+            partition,
+            offset,
+            why,
+            "partition blocked: the position lies outside the log"
+        );
+        self.blocked(partition, format!("partition {partition} at offset {offset}: {why}"));
+    }
+
+    /// A partition went to another member, or is claimed anew.
+    pub fn gone(&self, partition: i32) {
+        let mut blocked = self.lock();
+        if blocked.remove(&partition).is_some() {
+            self.metrics.blocked(partition, false);
+            self.tell(&blocked);
+        }
+    }
+
+    fn blocked(&self, partition: i32, why: String) {
+        let mut blocked = self.lock();
+        blocked.insert(partition, why);
+        self.metrics.blocked(partition, true);
+        self.tell(&blocked);
+    }
+
+    fn tell(&self, blocked: &BTreeMap<i32, String>) {
+        match blocked.is_empty() {
+            true => self.partitions.set(true, "none is blocked"),
+            false => self
+                .partitions
+                .set(false, blocked.values().cloned().collect::<Vec<_>>().join("; ")),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, String>> {
+        // Each change is one insertion or removal, so a panic elsewhere leaves the map whole.
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

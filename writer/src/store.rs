@@ -1,0 +1,172 @@
+//! The view in Postgres: one transaction per batch holds rows, change log and position, or none of them.
+//!
+//! One connection per lane, made anew when it dies. Names are unqualified; the session's `search_path` is the generation's
+//! schema. Session limits let no frozen writer hold up its successor: an idle transaction is ended by the server after
+//! [`IDLE_TRANSACTION_MAX`], a lock is waited for no longer than [`LOCK_WAIT_MAX`].
+
+mod claim;
+mod read;
+mod write;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use shared::ids::SiteId;
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+
+pub use claim::{Claim, active_generation};
+pub use read::PositionRow;
+
+use crate::{
+    batch::{Part, Tenure},
+    error::StoreError,
+    fold::Site,
+    plan::{Documents, Plan},
+};
+
+/// How long the server lets a transaction of this writer stand idle: a writer frozen inside its transaction loses it, and its
+/// successor goes on.
+const IDLE_TRANSACTION_MAX: Duration = Duration::from_secs(10);
+/// How long a statement waits for a lock before it is tried again.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long the server works on one statement.
+const STATEMENT_MAX: Duration = Duration::from_secs(30);
+/// How long a connection attempt may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long a whole transaction may take, seen from here; beyond it the connection is given up.
+pub const TRANSACTION_MAX: Duration = Duration::from_secs(60);
+
+/// One lane's access to the view.
+pub struct Store {
+    options: PgConnectOptions,
+    topic: Arc<str>,
+    owner: Arc<str>,
+    connection: Option<PgConnection>,
+}
+
+/// Where a batch leaves one partition.
+#[derive(Debug, Clone)]
+pub struct NextPosition {
+    /// The partition and the claim on it.
+    pub tenure: Arc<Tenure>,
+    /// The partition's position after the batch.
+    pub next_offset: i64,
+    /// Changes up to this moment are contained, once the batch is.
+    pub as_of: Option<Timestamp>,
+    /// The record at which the partition stands from now on, and why.
+    pub blocked: Option<(i64, String)>,
+}
+
+impl NextPosition {
+    /// The partition, standing where it is.
+    pub fn as_part(&self) -> Part {
+        Part {
+            tenure: Arc::clone(&self.tenure),
+            from_offset: self.next_offset,
+            next_offset: self.next_offset,
+        }
+    }
+}
+
+/// Options of every connection to the view.
+pub fn connect_options(url: &PgConnectOptions, schema: &str) -> PgConnectOptions {
+    let milliseconds = |limit: Duration| limit.as_millis().to_string();
+    url.clone()
+        .application_name("siteview-writer")
+        .options([
+            ("search_path", schema.to_owned()),
+            (
+                "idle_in_transaction_session_timeout",
+                milliseconds(IDLE_TRANSACTION_MAX),
+            ),
+            ("lock_timeout", milliseconds(LOCK_WAIT_MAX)),
+            ("statement_timeout", milliseconds(STATEMENT_MAX)),
+        ])
+        .disable_statement_logging()
+}
+
+impl Store {
+    /// A store that connects when it is first used. `owner` is written beside each position, for people.
+    pub fn new(options: PgConnectOptions, topic: Arc<str>, owner: Arc<str>) -> Self {
+        Self {
+            options,
+            topic,
+            owner,
+            connection: None,
+        }
+    }
+
+    /// Gives up the connection; the next call makes a new one.
+    pub fn disconnect(&mut self) {
+        self.connection = None;
+    }
+
+    /// Connects unless there is a connection.
+    pub async fn connect(&mut self) -> Result<&mut PgConnection, StoreError> {
+        if self.connection.is_none() {
+            let connecting = PgConnection::connect_with(&self.options);
+            let connection = tokio::time::timeout(CONNECT_MAX, connecting)
+                .await
+                .map_err(|_| StoreError::TimedOut(CONNECT_MAX))??;
+            self.connection = Some(connection);
+        }
+        Ok(self.connection.as_mut().expect("just connected"))
+    }
+
+    /// Begins a transaction; dropped without [`Transaction::commit`] it is rolled back with its connection: after an error
+    /// the caller gives up the connection by [`Store::disconnect`].
+    pub async fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        let (topic, owner) = (Arc::clone(&self.topic), Arc::clone(&self.owner));
+        Ok(Transaction {
+            inner: self.connect().await?.begin().await?,
+            topic,
+            owner,
+        })
+    }
+}
+
+/// An open transaction of a [`Store`].
+pub struct Transaction<'c> {
+    inner: sqlx::Transaction<'c, sqlx::Postgres>,
+    topic: Arc<str>,
+    owner: Arc<str>,
+}
+
+impl Transaction<'_> {
+    /// Locks the positions of these claims until the transaction ends, and gives their next offsets. Errors with
+    /// [`StoreError::ClaimsOver`] when a claim is no longer this writer's.
+    pub async fn lock_positions(&mut self, tenures: &[Arc<Tenure>]) -> Result<HashMap<i32, i64>, StoreError> {
+        read::lock_positions(&mut self.inner, &self.topic, tenures).await
+    }
+
+    /// What the view holds for these keys, without documents.
+    pub async fn sites(&mut self, site_ids: &[&str]) -> Result<HashMap<SiteId, Site>, StoreError> {
+        read::sites(&mut self.inner, site_ids).await
+    }
+
+    /// The stored documents of these keys, read back.
+    pub async fn documents(&mut self, site_ids: &[&str]) -> Result<Documents, StoreError> {
+        read::documents(&mut self.inner, site_ids).await
+    }
+
+    /// Writes the rows of a plan.
+    pub async fn write(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        write::plan(&mut self.inner, plan).await
+    }
+
+    /// Moves the positions. Errors with [`StoreError::ClaimsOver`] when a claim is no longer this writer's.
+    pub async fn advance(&mut self, positions: &[NextPosition]) -> Result<(), StoreError> {
+        write::positions(&mut self.inner, &self.topic, positions).await
+    }
+
+    /// Takes partitions over: raises their epochs and gives where to go on. Partitions without a position start at the offset
+    /// given for them.
+    pub async fn claim(&mut self, starts: &[(i32, Option<i64>)]) -> Result<Vec<Claim>, StoreError> {
+        claim::claim(&mut self.inner, &self.topic, &self.owner, starts).await
+    }
+
+    /// Makes everything durable at once.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.inner.commit().await?)
+    }
+}
