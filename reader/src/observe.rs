@@ -33,16 +33,27 @@ impl std::fmt::Debug for Observe {
 impl Observe {
     pub(crate) fn new() -> Self {
         metrics::describe_counter!("reader_requests_total", "answered requests");
-        metrics::describe_histogram!("reader_request_seconds", "from a request's head to its answer's, in seconds");
+        metrics::describe_histogram!(
+            "reader_request_seconds",
+            "from a request's head to its answer's, in seconds"
+        );
         metrics::describe_counter!("reader_shed_total", "requests refused because too many are in hand");
         metrics::describe_gauge!("reader_connections", "client connections that are open");
         metrics::describe_gauge!("reader_replica_healthy", "1 while the replica is asked");
-        metrics::describe_gauge!("reader_replica_lag_seconds", "age of what the replica has received but not replayed");
+        metrics::describe_gauge!(
+            "reader_replica_lag_seconds",
+            "age of what the replica has received but not replayed"
+        );
         metrics::describe_counter!("reader_replica_retries_total", "look-ups asked once more, by reason");
         let seconds = |route: Route| histogram!("reader_request_seconds", "route" => route.template());
         let requests = || std::array::from_fn(|_| OnceLock::new());
         Self {
-            routes: Route::ALL.map(|r| RouteMetrics { seconds: seconds(r), requests: requests() }).into(),
+            routes: Route::ALL
+                .map(|r| RouteMetrics {
+                    seconds: seconds(r),
+                    requests: requests(),
+                })
+                .into(),
             shed: counter!("reader_shed_total"),
             connections: gauge!("reader_connections"),
         }
@@ -54,7 +65,8 @@ impl Observe {
         metrics.seconds.record(took.as_secs_f64());
         let known = |code: u16| STATUSES.iter().position(|s| *s == code);
         let index = known(status.as_u16()).or_else(|| known(500)).unwrap_or_default();
-        let name = || counter!("reader_requests_total", "route" => route.template(), "status" => STATUSES[index].to_string());
+        let name =
+            || counter!("reader_requests_total", "route" => route.template(), "status" => STATUSES[index].to_string());
         metrics.requests[index].get_or_init(name).increment(1);
     }
 

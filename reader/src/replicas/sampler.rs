@@ -64,8 +64,14 @@ async fn follow_generation(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let sample = timeout(replica.settings.silence_max, queries::sample(client, &statement, generation)).await;
-        let Some(sample) = sample.map_err(|_| Ended::Silent)?? else { return Ok(()) };
+        let sample = timeout(
+            replica.settings.silence_max,
+            queries::sample(client, &statement, generation),
+        )
+        .await;
+        let Some(sample) = sample.map_err(|_| Ended::Silent)?? else {
+            return Ok(());
+        };
         if replica.is_connected() {
             replica.sampled(sample);
             *sampled = true;
