@@ -1,1 +1,28 @@
-//! x
+//! What the whole-system tests stand on: the release binaries as child processes, a real Kafka, a real Postgres with its
+//! replica, and a model that says what must come out.
+//!
+//! **Flow.** A [`Source`] plays the MetaSite table and its Debezium: it gives [`Record`]s, each with the state of the site
+//! behind it. A [`System`] is one test's topic, group, database and processes. [`Model`] replays the records, [`View`]
+//! reads primary and replica, [`differences`] compares the two to the row.
+//!
+//! **Guarantees.** Tests share servers and nothing else: names are random. Every wait has a bound and a name. A failure
+//! names the folder with the logs of its processes; they die with the test, however it ends.
+//!
+//! **Absent.** No code of the writer or the reader: they are known by their contract alone, so that a mistake in them can't
+//! be repeated here.
+
+mod check;
+mod kafka;
+mod model;
+mod service;
+mod source;
+mod system;
+mod view;
+
+pub use check::{assert_equal, differences};
+pub use kafka::{Ends, Topic};
+pub use model::{App, Model, Site};
+pub use service::{Condition, Service};
+pub use source::{Record, Source, partition_of};
+pub use system::{Position, Session, System, scenario};
+pub use view::View;

@@ -22,10 +22,7 @@ impl Account {
         }
         for name in ["postgres", "nobody"] {
             if let Some(user) = User::from_name(name).with_context(|| format!("user {name} can't be looked up"))? {
-                return Ok(Some(Self {
-                    uid: user.uid.as_raw(),
-                    gid: user.gid.as_raw(),
-                }));
+                return Ok(Some(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() }));
             }
         }
         bail!("Postgres refuses to run as root, and there is neither a user postgres nor nobody: run as a plain user")
@@ -59,11 +56,7 @@ pub(crate) fn folder_for(account: Option<&Account>, parent: &Path, name: &str) -
             std::fs::create_dir(&place)?;
             return Ok(place.clone());
         };
-        let folder = if account.reaches(parent)? {
-            place.clone()
-        } else {
-            temporary()?
-        };
+        let folder = if account.reaches(parent)? { place.clone() } else { temporary()? };
         std::fs::create_dir(&folder)?;
         if folder != place {
             std::os::unix::fs::symlink(&folder, &place)?;
@@ -97,10 +90,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("a/b");
         std::fs::create_dir_all(&inner).unwrap();
-        let stranger = Account {
-            uid: 54_321,
-            gid: 54_321,
-        };
+        let stranger = Account { uid: 54_321, gid: 54_321 };
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         assert!(!stranger.reaches(&inner).unwrap());
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();

@@ -98,10 +98,7 @@ async fn resolve(set: Set, cache: &Path, progress: &Progress) -> Result<()> {
     fs::write(&log, "")?;
     run_maven(set, &working, &log, lock.len(), progress).await?;
     if let Some(difference) = lock.difference(&working.join("jars")) {
-        fs::write(
-            cache.join(format!("{}.lock", set.name)),
-            Lock::of_folder(&working.join("jars"))?.to_string(),
-        )?;
+        fs::write(cache.join(format!("{}.lock", set.name)), Lock::of_folder(&working.join("jars"))?.to_string())?;
         let way_out = format!(
             "clear the jar from Maven's repository (~/.m2) and start again; after a deliberate change of \
              devstack/artefacts/{0}.pom.xml copy {1}/{0}.lock over devstack/artefacts/{0}.lock",
@@ -119,11 +116,7 @@ async fn resolve(set: Set, cache: &Path, progress: &Progress) -> Result<()> {
 
 async fn run_maven(set: Set, working: &Path, log: &Path, jars: usize, progress: &Progress) -> Result<()> {
     let Some(maven) = tool("mvn") else {
-        bail!(
-            "{}: Maven (mvn) is missing, it resolves the jars\n  way out: {}",
-            set.name,
-            crate::doctor::WAY_OUT
-        );
+        bail!("{}: Maven (mvn) is missing, it resolves the jars\n  way out: {}", set.name, crate::doctor::WAY_OUT);
     };
     let mut output = std::ffi::OsString::from("-DoutputDirectory=");
     output.push(working.join("jars"));

@@ -11,14 +11,8 @@ use crate::lock::sha256;
 pub(crate) const APPS: usize = 200;
 /// Most apps of one site.
 pub(crate) const SITE_APPS_MAX: usize = 60;
-const PERMISSIONS: [&str; 6] = [
-    "contacts.read",
-    "contacts.write",
-    "orders.read",
-    "orders.write",
-    "site.publish",
-    "members.read",
-];
+const PERMISSIONS: [&str; 6] =
+    ["contacts.read", "contacts.write", "orders.read", "orders.write", "site.publish", "members.read"];
 const LOCALES: [&str; 5] = ["en", "de", "fr", "ja", "pt"];
 
 /// An element of `installed_apps`, named as the platform names it.
@@ -73,26 +67,14 @@ impl Site {
                 break id;
             }
         };
-        let permissions = PERMISSIONS
-            .iter()
-            .copied()
-            .filter(|_| random.random_bool(0.4))
-            .collect();
+        let permissions = PERMISSIONS.iter().copied().filter(|_| random.random_bool(0.4)).collect();
         let instance = random.random::<u64>();
-        let (month, day, hour) = (
-            random.random_range(1..=12),
-            random.random_range(1..=28),
-            random.random_range(0..24),
-        );
+        let (month, day, hour) = (random.random_range(1..=12), random.random_range(1..=28), random.random_range(0..24));
         self.apps.push(App {
             instance_id: uuid(&self.site_id, instance),
             app_def_id: id,
             version: format!("1.{}.0", random.random_range(0..20)),
-            status: if random.random_bool(0.95) {
-                "INSTALLED"
-            } else {
-                "PAUSED"
-            },
+            status: if random.random_bool(0.95) { "INSTALLED" } else { "PAUSED" },
             installed_at: format!("2025-{month:02}-{day:02}T{hour:02}:00:00Z"),
             permissions,
         });
@@ -132,14 +114,7 @@ fn zipf(random: &mut StdRng) -> usize {
 /// A well-formed uuid (version 8, by hash) that follows from a kind and a number.
 fn uuid(kind: &str, number: u64) -> String {
     let hash = sha256(format!("{kind}/{number}").as_bytes());
-    format!(
-        "{}-{}-8{}-a{}-{}",
-        &hash[..8],
-        &hash[8..12],
-        &hash[13..16],
-        &hash[17..20],
-        &hash[20..32]
-    )
+    format!("{}-{}-8{}-a{}-{}", &hash[..8], &hash[8..12], &hash[13..16], &hash[17..20], &hash[20..32])
 }
 
 #[cfg(test)]
@@ -160,18 +135,9 @@ mod tests {
 
     #[test]
     fn popular_apps_are_on_more_sites() {
-        let on = |rank| {
-            (0..500)
-                .filter(|n| Site::new(*n).apps.iter().any(|app| app.app_def_id == app_id(rank)))
-                .count()
-        };
-        assert!(
-            on(0) > 2 * on(20) && on(20) > on(199),
-            "{} {} {}",
-            on(0),
-            on(20),
-            on(199)
-        );
+        let on =
+            |rank| (0..500).filter(|n| Site::new(*n).apps.iter().any(|app| app.app_def_id == app_id(rank))).count();
+        assert!(on(0) > 2 * on(20) && on(20) > on(199), "{} {} {}", on(0), on(20), on(199));
     }
 
     #[test]
@@ -182,14 +148,7 @@ mod tests {
         assert_eq!((site.apps.len(), ids.len()), (SITE_APPS_MAX, SITE_APPS_MAX));
         let before = site.clone();
         site.upgrade(&mut random);
-        assert_eq!(
-            site.apps
-                .iter()
-                .zip(&before.apps)
-                .filter(|(new, old)| new != old)
-                .count(),
-            1
-        );
+        assert_eq!(site.apps.iter().zip(&before.apps).filter(|(new, old)| new != old).count(), 1);
         (0..100).for_each(|_| site.uninstall(&mut random));
         assert_eq!(site.apps.len(), 1);
     }
@@ -198,17 +157,7 @@ mod tests {
     fn an_app_is_written_as_the_platform_names_it() {
         let json: serde_json::Value = serde_json::from_str(&Site::new(1).apps_json()).unwrap();
         let names: Vec<&String> = json[0].as_object().unwrap().keys().collect();
-        assert_eq!(
-            names,
-            [
-                "appDefId",
-                "installedAt",
-                "instanceId",
-                "permissions",
-                "status",
-                "version"
-            ]
-        );
+        assert_eq!(names, ["appDefId", "installedAt", "instanceId", "permissions", "status", "version"]);
         assert_eq!(json[0]["instanceId"].as_str().unwrap().len(), 36);
     }
 }

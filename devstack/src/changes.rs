@@ -43,12 +43,7 @@ pub(crate) struct Trace {
 impl Source {
     /// A source whose table is empty.
     pub(crate) fn new(client: Client) -> Self {
-        Self {
-            client,
-            sites: Vec::new(),
-            absent: Vec::new(),
-            random: StdRng::seed_from_u64(1),
-        }
+        Self { client, sites: Vec::new(), absent: Vec::new(), random: StdRng::seed_from_u64(1) }
     }
 
     /// Inserts the sites numbered 0 up to `count`, telling how many are in after each statement.
@@ -70,16 +65,9 @@ impl Source {
 
     /// Makes one change and returns its trace, none for a change that touches no app.
     pub(crate) async fn change(&mut self) -> Result<Option<Trace>> {
-        let (which, number) = (
-            self.random.random_range(0..100),
-            self.random.random_range(0..self.sites.len()),
-        );
+        let (which, number) = (self.random.random_range(0..100), self.random.random_range(0..self.sites.len()));
         if which >= UPGRADES + INSTALLS + UNINSTALLS + RENAMES {
-            return if self.absent.is_empty() {
-                self.delete(number.max(1)).await
-            } else {
-                self.insert_again().await
-            };
+            return if self.absent.is_empty() { self.delete(number.max(1)).await } else { self.insert_again().await };
         }
         let site = &mut self.sites[number];
         let before = site.apps.clone();
@@ -91,22 +79,13 @@ impl Source {
         }
         site.version += 1;
         let (id, apps) = (&site.site_id, site.apps_json());
-        self.client
-            .execute(UPDATE, &[id, &site.version, &site.name, &apps])
-            .await
-            .context("source: update")?;
-        Ok((site.apps != before).then(|| Trace {
-            site_id: id.clone(),
-            version: site.version,
-        }))
+        self.client.execute(UPDATE, &[id, &site.version, &site.name, &apps]).await.context("source: update")?;
+        Ok((site.apps != before).then(|| Trace { site_id: id.clone(), version: site.version }))
     }
 
     async fn delete(&mut self, number: usize) -> Result<Option<Trace>> {
         let site = self.sites.swap_remove(number);
-        self.client
-            .execute(DELETE, &[&site.site_id])
-            .await
-            .context("source: delete")?;
+        self.client.execute(DELETE, &[&site.site_id]).await.context("source: delete")?;
         self.absent.push(site);
         Ok(None)
     }
@@ -117,10 +96,7 @@ impl Source {
         };
         site.version += 1;
         self.insert(std::slice::from_ref(&site)).await?;
-        let trace = Trace {
-            site_id: site.site_id.clone(),
-            version: site.version,
-        };
+        let trace = Trace { site_id: site.site_id.clone(), version: site.version };
         self.sites.push(site);
         Ok(Some(trace))
     }
@@ -131,10 +107,7 @@ impl Source {
         let apps: Vec<String> = sites.iter().map(Site::apps_json).collect();
         let (ids, owners) = (texts(|site| &site.site_id), texts(|site| &site.owner_id));
         let (names, locales) = (texts(|site| &site.name), texts(|site| site.locale));
-        let inserted = self
-            .client
-            .execute(INSERT, &[&ids, &owners, &versions, &names, &locales, &apps])
-            .await;
+        let inserted = self.client.execute(INSERT, &[&ids, &owners, &versions, &names, &locales, &apps]).await;
         inserted.context("source: insert").map(drop)
     }
 }

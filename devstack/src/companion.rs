@@ -52,28 +52,17 @@ fn start(parts: &BTreeSet<Part>) -> Result<Companion> {
         .stderr(File::create(&log)?)
         .spawn()
         .with_context(|| {
-            format!(
-                "{} can't be started\n  way out: cargo build --release --workspace",
-                binary.display()
-            )
+            format!("{} can't be started\n  way out: cargo build --release --workspace", binary.display())
         })?;
     let stdin = child.stdin.take().context("the child's standard input is a pipe")?;
     let stdout = child.stdout.take().context("the child's standard output is a pipe")?;
     // The child prints the endpoints when all is ready, and ends when it can't become so.
     match serde_json::Deserializer::from_reader(stdout).into_iter().next() {
-        Some(Ok(endpoints)) => Ok(Companion {
-            endpoints,
-            _child: child,
-            _stdin: stdin,
-        }),
+        Some(Ok(endpoints)) => Ok(Companion { endpoints, _child: child, _stdin: stdin }),
         _ => {
             drop(stdin);
             let status = child.wait()?;
-            Err(
-                Failure::new("devstack", format!("it ended with {status} before it was ready"))
-                    .log(&log)
-                    .into(),
-            )
+            Err(Failure::new("devstack", format!("it ended with {status} before it was ready")).log(&log).into())
         }
     }
 }
@@ -93,10 +82,7 @@ mod tests {
 
     #[test]
     fn the_state_folder_is_named_without_cargos_hash() {
-        assert_eq!(
-            name_of(Path::new("/t/release/deps/whole_system-0123456789abcdef")),
-            "whole_system"
-        );
+        assert_eq!(name_of(Path::new("/t/release/deps/whole_system-0123456789abcdef")), "whole_system");
         assert_eq!(name_of(Path::new("/t/release/load-test")), "load-test");
     }
 }

@@ -30,10 +30,7 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Starts the worker and the connector and returns when the connector streams changes. Returns the REST address too.
 pub(crate) async fn start(place: &Place, endpoints: &Endpoints) -> Result<(Server, String)> {
     let kafka = endpoints.kafka.as_deref().context("connect needs kafka")?;
-    let source_url = endpoints
-        .source_database_url
-        .as_deref()
-        .context("connect needs source")?;
+    let source_url = endpoints.source_database_url.as_deref().context("connect needs source")?;
     // Made beforehand, so that the topic is there (and has its partitions) while the table is still empty.
     create_source_topic(kafka).await?;
     let url = format!("http://127.0.0.1:{}", place.ports.get(PortName::Connect)?);
@@ -43,18 +40,12 @@ pub(crate) async fn start(place: &Place, endpoints: &Endpoints) -> Result<(Serve
         .await
         .map_err(|error| server.failure(&format!("registering the connector: {error:#}")))?;
     let streams = async || {
-        if server.ended().is_some() {
-            Some(false)
-        } else {
-            streams(source_url).await.then_some(true)
-        }
+        if server.ended().is_some() { Some(false) } else { streams(source_url).await.then_some(true) }
     };
     match eventually("the connector streams changes", START_DEADLINE, streams).await {
         Ok(true) => Ok((server, url)),
         Ok(false) => Err(server.failure("the worker ended before the connector streamed").into()),
-        Err(late) => Err(server
-            .failure(&format!("{late}; connector: {}", status(&url).await))
-            .into()),
+        Err(late) => Err(server.failure(&format!("{late}; connector: {}", status(&url).await)).into()),
     }
 }
 
@@ -92,21 +83,12 @@ producer.max.request.size={MESSAGE_BYTES_MAX}
         .args(["org.apache.kafka.connect.cli.ConnectStandalone"])
         .args([&properties]);
     let ready = Ready::Http(format!("{url}/connectors"));
-    Ok(Server::new(
-        launch,
-        ready,
-        START_DEADLINE,
-        (Signal::SIGTERM, STOP_GRACE),
-    ))
+    Ok(Server::new(launch, ready, START_DEADLINE, (Signal::SIGTERM, STOP_GRACE)))
 }
 
 async fn register(url: &str, source_url: &str) -> Result<()> {
     let body = json!({ "name": CONNECTOR, "config": connector(source_url)? });
-    let answer = reqwest::Client::new()
-        .post(format!("{url}/connectors"))
-        .json(&body)
-        .send()
-        .await?;
+    let answer = reqwest::Client::new().post(format!("{url}/connectors")).json(&body).send().await?;
     let (status, text) = (answer.status(), answer.text().await?);
     anyhow::ensure!(status.is_success(), "{status} {text}");
     Ok(())
@@ -115,10 +97,7 @@ async fn register(url: &str, source_url: &str) -> Result<()> {
 /// The connector's configuration: plain envelopes, tombstones, truncates, a snapshot of what is there, heartbeats.
 fn connector(source_url: &str) -> Result<Value> {
     let source: tokio_postgres::Config = source_url.parse()?;
-    let (port, password) = (
-        source.get_ports().first().context("port")?,
-        source.get_password().unwrap_or_default(),
-    );
+    let (port, password) = (source.get_ports().first().context("port")?, source.get_password().unwrap_or_default());
     Ok(json!({
         "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
         "tasks.max": "1",
@@ -160,12 +139,7 @@ async fn streams(source_url: &str) -> bool {
 }
 
 async fn status(url: &str) -> String {
-    let get = async {
-        reqwest::get(format!("{url}/connectors/{CONNECTOR}/status"))
-            .await?
-            .text()
-            .await
-    };
+    let get = async { reqwest::get(format!("{url}/connectors/{CONNECTOR}/status")).await?.text().await };
     get.await.unwrap_or_else(|error| error.to_string())
 }
 
@@ -176,11 +150,9 @@ mod tests {
     #[test]
     fn the_connector_is_told_where_the_source_is() {
         let connector = connector("postgres://postgres:secret@127.0.0.1:5433/metasite").unwrap();
-        for (key, value) in [
-            ("database.port", "5433"),
-            ("database.password", "secret"),
-            ("database.dbname", "metasite"),
-        ] {
+        for (key, value) in
+            [("database.port", "5433"), ("database.password", "secret"), ("database.dbname", "metasite")]
+        {
             assert_eq!(connector[key], value);
         }
         let topic = format!("{}.{}", connector["topic.prefix"].as_str().unwrap(), "public.meta_site");

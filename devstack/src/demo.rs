@@ -57,32 +57,17 @@ async fn fill_and_change(endpoints: &Endpoints, load: Load, progress: &Progress)
     let replica = postgres::client(endpoints.view_replica_urls.first().context("replica")?).await?;
     let mut source = Source::new(postgres::client(endpoints.source_database_url.as_deref().context("source")?).await?);
     let step = progress.bar("seeding the MetaSite table", load.sites as u64);
-    source
-        .seed(load.sites, |sites| step.position(sites as u64, "sites"))
-        .await?;
+    source.seed(load.sites, |sites| step.position(sites as u64, "sites")).await?;
     step.done(&format!("seeded {} sites", load.sites));
     catch_up(&replica, load.sites, progress).await?;
 
     let lines = curl_lines(endpoints, &source)?;
-    let answered = async || {
-        reqwest::get(&lines[0])
-            .await
-            .is_ok_and(|answer| answer.status() == 200)
-            .then_some(())
-    };
-    eventually(
-        &format!("the reader answers {}", lines[0]),
-        FIRST_ANSWER_DEADLINE,
-        answered,
-    )
-    .await?;
+    let answered = async || reqwest::get(&lines[0]).await.is_ok_and(|answer| answer.status() == 200).then_some(());
+    eventually(&format!("the reader answers {}", lines[0]), FIRST_ANSWER_DEADLINE, answered).await?;
     say(&addresses(endpoints));
     say("\nTry these:\n");
     lines.iter().for_each(|url| say(&format!("  curl -s '{url}'")));
-    say(&format!(
-        "\n{} changes a second go through it now. Ctrl-C ends everything.\n",
-        load.changes_per_second
-    ));
+    say(&format!("\n{} changes a second go through it now. Ctrl-C ends everything.\n", load.changes_per_second));
     keep_changing(source, &replica, load, progress).await
 }
 
@@ -170,25 +155,11 @@ async fn measure(replica: &Client, mut newest: watch::Receiver<Newest>, delays: 
         let Some((made, committed, trace)) = newest.borrow_and_update().clone() else {
             continue;
         };
-        delays.send_modify(|delay| {
-            *delay = Delay {
-                made,
-                since: Some(committed),
-                last: delay.last,
-            }
-        });
-        while !replica
-            .query_one(&arrived, &[&trace.site_id, &trace.version])
-            .await?
-            .get::<_, bool>(0)
-        {
+        delays.send_modify(|delay| *delay = Delay { made, since: Some(committed), last: delay.last });
+        while !replica.query_one(&arrived, &[&trace.site_id, &trace.version]).await?.get::<_, bool>(0) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        delays.send_replace(Delay {
-            made,
-            since: None,
-            last: Some(committed.elapsed()),
-        });
+        delays.send_replace(Delay { made, since: None, last: Some(committed.elapsed()) });
     }
 }
 
@@ -198,14 +169,9 @@ async fn tell(delay: watch::Receiver<Delay>, load: Load, progress: &Progress) ->
     loop {
         ticks.tick().await;
         let Delay { made, since, last } = *delay.borrow();
-        let waiting = since
-            .map(|since| since.elapsed())
-            .filter(|waiting| Some(*waiting) > last);
+        let waiting = since.map(|since| since.elapsed()).filter(|waiting| Some(*waiting) > last);
         let behind = waiting.or(last).unwrap_or_default();
         let sites = load.sites;
-        progress.line(&format!(
-            "{made} changes of {sites} sites; replica {} ms behind the source",
-            behind.as_millis()
-        ));
+        progress.line(&format!("{made} changes of {sites} sites; replica {} ms behind the source", behind.as_millis()));
     }
 }

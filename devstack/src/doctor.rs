@@ -18,9 +18,7 @@ const INSTALL: &str = include_str!("../install.sh");
 /// Prints the findings; `true` when nothing keeps the parts from starting.
 pub fn run(cache_dir: &Path) -> Result<bool> {
     say("tools");
-    let check = std::process::Command::new("sh")
-        .args(["-c", INSTALL, "install.sh", "--check"])
-        .status();
+    let check = std::process::Command::new("sh").args(["-c", INSTALL, "install.sh", "--check"]).status();
     let tools = check.context("sh can't be started")?.success();
     say(&format!("jars in {}", cache_dir.display()));
     let mut jars = true;
@@ -36,20 +34,10 @@ pub fn run(cache_dir: &Path) -> Result<bool> {
 fn examine(set: Set, cache_dir: &Path) -> (bool, String) {
     let (folder, lock) = (set.folder(cache_dir), set.lock());
     if !folder.exists() {
-        return (
-            true,
-            format!(
-                "  ok       {:<36} the first start resolves {} jars",
-                set.name,
-                lock.len()
-            ),
-        );
+        return (true, format!("  ok       {:<36} the first start resolves {} jars", set.name, lock.len()));
     }
     match lock.difference(&folder) {
-        None => (
-            true,
-            format!("  ok       {:<36} {} jars, all bytes as pinned", set.name, lock.len()),
-        ),
+        None => (true, format!("  ok       {:<36} {} jars, all bytes as pinned", set.name, lock.len())),
         Some(difference) => {
             let way_out = format!("rm -r '{}', the next start resolves it again", folder.display());
             (false, format!("  damaged  {:<36} {difference}: {way_out}", set.name))

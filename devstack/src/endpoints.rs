@@ -83,21 +83,10 @@ mod tests {
 
     #[test]
     fn absent_parts_are_absent_fields() {
-        let pids = Pids {
-            writer: vec![1],
-            kafka: Some(3),
-            ..Pids::default()
-        };
-        let endpoints = Endpoints {
-            kafka: Some("127.0.0.1:9092".into()),
-            pids,
-            ..Endpoints::default()
-        };
+        let pids = Pids { writer: vec![1], kafka: Some(3), ..Pids::default() };
+        let endpoints = Endpoints { kafka: Some("127.0.0.1:9092".into()), pids, ..Endpoints::default() };
         let json: serde_json::Value = serde_json::from_str(&endpoints.to_json()).unwrap();
-        assert_eq!(
-            json,
-            serde_json::json!({"kafka": "127.0.0.1:9092", "pids": {"writer": [1], "kafka": 3}})
-        );
+        assert_eq!(json, serde_json::json!({"kafka": "127.0.0.1:9092", "pids": {"writer": [1], "kafka": 3}}));
         assert_eq!(serde_json::from_value::<Endpoints>(json).unwrap(), endpoints);
     }
 }

@@ -27,13 +27,7 @@ pub struct Failure {
 
 impl Failure {
     pub(crate) fn new(part: &str, what: impl Into<String>) -> Self {
-        Self {
-            part: part.to_owned(),
-            what: what.into(),
-            log: None,
-            port_taken: false,
-            way_out: None,
-        }
+        Self { part: part.to_owned(), what: what.into(), log: None, port_taken: false, way_out: None }
     }
 
     /// Quotes the log as it is now.
@@ -80,13 +74,7 @@ fn quote(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let (earlier, tail) = lines.split_at(lines.len().saturating_sub(TAIL_LINES));
     let speaks_of_error = |line: &&&str| !line.contains(" INFO ") && CAUSES.iter().any(|cause| line.contains(cause));
-    let mut causes: Vec<&str> = earlier
-        .iter()
-        .rev()
-        .filter(speaks_of_error)
-        .take(CAUSE_LINES)
-        .copied()
-        .collect();
+    let mut causes: Vec<&str> = earlier.iter().rev().filter(speaks_of_error).take(CAUSE_LINES).copied().collect();
     causes.reverse();
     [causes.as_slice(), tail].concat().join("\n")
 }
@@ -114,18 +102,10 @@ mod tests {
         let log = dir.path().join("kafka.log");
         let lines: Vec<String> = (0..40).map(|n| format!("line {n}")).collect();
         std::fs::write(&log, lines.join("\n")).unwrap();
-        let failure = Failure::new("kafka", "it ended with exit status: 1")
-            .log(&log)
-            .way_out("free some memory");
+        let failure = Failure::new("kafka", "it ended with exit status: 1").log(&log).way_out("free some memory");
         let text = failure.to_string();
-        assert!(
-            text.starts_with("kafka: it ended with exit status: 1\n  log: "),
-            "{text}"
-        );
-        assert!(
-            text.contains("| line 30\n") && text.contains("| line 39\n") && !text.contains("line 29"),
-            "{text}"
-        );
+        assert!(text.starts_with("kafka: it ended with exit status: 1\n  log: "), "{text}");
+        assert!(text.contains("| line 30\n") && text.contains("| line 39\n") && !text.contains("line 29"), "{text}");
         assert!(text.ends_with("way out: free some memory"), "{text}");
         assert!(!failure.lost_its_port());
     }
@@ -133,21 +113,14 @@ mod tests {
     #[test]
     fn the_cause_is_quoted_although_many_lines_follow_it() {
         let log = format!("INFO start\nERROR no room\n{}", "INFO closing\n".repeat(50));
-        assert_eq!(
-            quote(&log),
-            format!("ERROR no room{}", "\nINFO closing".repeat(TAIL_LINES))
-        );
+        assert_eq!(quote(&log), format!("ERROR no room{}", "\nINFO closing".repeat(TAIL_LINES)));
     }
 
     #[test]
     fn a_taken_port_is_told_from_other_failures() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("postgres.log");
-        std::fs::write(
-            &log,
-            "LOG:  could not bind IPv4 address \"127.0.0.1\": Address already in use",
-        )
-        .unwrap();
+        std::fs::write(&log, "LOG:  could not bind IPv4 address \"127.0.0.1\": Address already in use").unwrap();
         assert!(Failure::new("view-primary", "ended").log(&log).lost_its_port());
     }
 }

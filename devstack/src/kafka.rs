@@ -33,16 +33,9 @@ pub(crate) async fn start(place: &Place) -> Result<(Server, String)> {
     let properties = dir.join("server.properties");
     fs::write(&properties, server_properties(port, controller_port, &dir.join("data")))?;
     format(place, &dir, &properties).await?;
-    let launch = java_launch(place, "kafka", &[KAFKA], &dir, &[HEAP])?
-        .args(["kafka.Kafka"])
-        .args([&properties]);
+    let launch = java_launch(place, "kafka", &[KAFKA], &dir, &[HEAP])?.args(["kafka.Kafka"]).args([&properties]);
     let address = format!("127.0.0.1:{port}");
-    let server = Server::new(
-        launch,
-        Ready::Kafka(address.clone()),
-        START_DEADLINE,
-        (Signal::SIGTERM, STOP_GRACE),
-    );
+    let server = Server::new(launch, Ready::Kafka(address.clone()), START_DEADLINE, (Signal::SIGTERM, STOP_GRACE));
     server.start().await?;
     Ok((server, address))
 }
@@ -50,26 +43,17 @@ pub(crate) async fn start(place: &Place) -> Result<(Server, String)> {
 /// Gives the broker a formatted storage. What the tool writes depends on the version alone, so its first output is kept in
 /// the cache: that saves each later start a Java program of a second or two.
 async fn format(place: &Place, dir: &Path, properties: &Path) -> Result<()> {
-    let (data, kept) = (
-        dir.join("data"),
-        KAFKA.folder(&place.cache_dir).with_extension("storage"),
-    );
+    let (data, kept) = (dir.join("data"), KAFKA.folder(&place.cache_dir).with_extension("storage"));
     if copy_files(&kept, &data).is_ok() {
         return Ok(());
     }
     remove(&data)?;
     // The tool runs so shortly that the first compiler is enough.
-    java_launch(
-        place,
-        "kafka",
-        &[KAFKA],
-        dir,
-        &["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"],
-    )?
-    .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
-    .args([properties])
-    .run("formatting the storage", FORMAT_DEADLINE)
-    .await?;
+    java_launch(place, "kafka", &[KAFKA], dir, &["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])?
+        .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
+        .args([properties])
+        .run("formatting the storage", FORMAT_DEADLINE)
+        .await?;
     let unfinished = kept.with_extension(format!("{}-{}.tmp", std::process::id(), rand::random::<u32>()));
     let keep = copy_files(&data, &unfinished).and_then(|()| fs::rename(&unfinished, &kept));
     if keep.is_err() {
@@ -82,9 +66,7 @@ async fn format(place: &Place, dir: &Path, properties: &Path) -> Result<()> {
 fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
     let entries = fs::read_dir(from)?;
     fs::create_dir(to)?;
-    entries
-        .flatten()
-        .try_for_each(|entry| fs::copy(entry.path(), to.join(entry.file_name())).map(drop))
+    entries.flatten().try_for_each(|entry| fs::copy(entry.path(), to.join(entry.file_name())).map(drop))
 }
 
 /// A Java program with the jars of `sets` that logs to its standard output.
@@ -161,13 +143,7 @@ pub(crate) async fn answers(address: &str) -> bool {
     let client = client(address);
     let brokers = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer = client.create().ok()?;
-        Some(
-            !consumer
-                .fetch_metadata(None, Duration::from_secs(2))
-                .ok()?
-                .brokers()
-                .is_empty(),
-        )
+        Some(!consumer.fetch_metadata(None, Duration::from_secs(2)).ok()?.brokers().is_empty())
     });
     brokers.await.ok().flatten().unwrap_or(false)
 }
@@ -175,10 +151,7 @@ pub(crate) async fn answers(address: &str) -> bool {
 /// A client configuration that is silent: whoever uses it says what went wrong.
 pub(crate) fn client(address: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", address)
-        .set("log_level", "0")
-        .set("reconnect.backoff.max.ms", "200");
+    config.set("bootstrap.servers", address).set("log_level", "0").set("reconnect.backoff.max.ms", "200");
     config
 }
 

@@ -26,18 +26,10 @@ impl Lock {
         let file = |line: &str| {
             let mut words = line.splitn(3, ' ');
             let (sha256, bytes, name) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
-            (sha256.len() == 64).then(|| File {
-                sha256: sha256.to_owned(),
-                bytes,
-                name: name.to_owned(),
-            })
+            (sha256.len() == 64).then(|| File { sha256: sha256.to_owned(), bytes, name: name.to_owned() })
         };
-        let files = text
-            .lines()
-            .map(|line| file(line).with_context(|| format!("no `sha256 bytes name`: {line}")));
-        Ok(Self {
-            files: files.collect::<Result<_>>()?,
-        })
+        let files = text.lines().map(|line| file(line).with_context(|| format!("no `sha256 bytes name`: {line}")));
+        Ok(Self { files: files.collect::<Result<_>>()? })
     }
 
     /// Describes the files of a folder.
@@ -45,15 +37,8 @@ impl Lock {
         let mut files = Vec::new();
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            let (name, bytes) = (
-                entry.file_name().to_string_lossy().into_owned(),
-                entry.metadata()?.len(),
-            );
-            files.push(File {
-                sha256: sha256_of(&entry.path())?,
-                bytes,
-                name,
-            });
+            let (name, bytes) = (entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len());
+            files.push(File { sha256: sha256_of(&entry.path())?, bytes, name });
         }
         files.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self { files })
@@ -72,13 +57,11 @@ impl Lock {
 
     /// The first difference that sizes show, which costs one `stat` per file.
     pub(crate) fn difference_in_size(&self, folder: &Path) -> Option<String> {
-        self.files
-            .iter()
-            .find_map(|file| match fs::metadata(folder.join(&file.name)) {
-                Ok(about) if about.len() == file.bytes => None,
-                Ok(about) => Some(format!("{} has {} bytes, not {}", file.name, about.len(), file.bytes)),
-                Err(error) => Some(format!("{}: {error}", file.name)),
-            })
+        self.files.iter().find_map(|file| match fs::metadata(folder.join(&file.name)) {
+            Ok(about) if about.len() == file.bytes => None,
+            Ok(about) => Some(format!("{} has {} bytes, not {}", file.name, about.len(), file.bytes)),
+            Err(error) => Some(format!("{}: {error}", file.name)),
+        })
     }
 
     /// The first difference in any byte, also a file too many: a class path takes every jar of the folder.
@@ -88,15 +71,9 @@ impl Lock {
             Err(error) => return Some(format!("{} can't be read: {error:#}", folder.display())),
         };
         let changed = self.files.iter().find(|file| !found.files.contains(file));
-        let surplus = found
-            .files
-            .iter()
-            .find(|file| !self.files.iter().any(|known| known.name == file.name));
+        let surplus = found.files.iter().find(|file| !self.files.iter().any(|known| known.name == file.name));
         match (changed, surplus) {
-            (Some(file), _) => Some(format!(
-                "{} is missing or not the pinned one (sha256 {})",
-                file.name, file.sha256
-            )),
+            (Some(file), _) => Some(format!("{} is missing or not the pinned one (sha256 {})", file.name, file.sha256)),
             (None, Some(file)) => Some(format!("{} is not in the list of pinned files", file.name)),
             (None, None) => None,
         }
@@ -105,9 +82,7 @@ impl Lock {
 
 impl fmt::Display for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.files
-            .iter()
-            .try_for_each(|file| writeln!(f, "{} {} {}", file.sha256, file.bytes, file.name))
+        self.files.iter().try_for_each(|file| writeln!(f, "{} {} {}", file.sha256, file.bytes, file.name))
     }
 }
 
@@ -141,19 +116,12 @@ mod tests {
         assert_eq!(lock.difference(dir.path()), None);
 
         fs::write(dir.path().join("c.jar"), "c").unwrap();
-        assert_eq!(
-            lock.difference(dir.path()).unwrap(),
-            "c.jar is not in the list of pinned files"
-        );
+        assert_eq!(lock.difference(dir.path()).unwrap(), "c.jar is not in the list of pinned files");
         fs::remove_file(dir.path().join("c.jar")).unwrap();
 
         fs::write(dir.path().join("b.jar"), "bbx").unwrap();
         assert_eq!(lock.difference_in_size(dir.path()), None);
-        assert!(
-            lock.difference(dir.path())
-                .unwrap()
-                .starts_with("b.jar is missing or not the pinned one")
-        );
+        assert!(lock.difference(dir.path()).unwrap().starts_with("b.jar is missing or not the pinned one"));
 
         fs::write(dir.path().join("b.jar"), "b").unwrap();
         assert_eq!(lock.difference_in_size(dir.path()).unwrap(), "b.jar has 1 bytes, not 3");

@@ -70,11 +70,7 @@ struct PlaceArgs {
 
 impl PlaceArgs {
     fn options(self, parts: Vec<Part>) -> Result<Options> {
-        let parts = if parts.is_empty() {
-            Part::all()
-        } else {
-            parts.into_iter().collect()
-        };
+        let parts = if parts.is_empty() { Part::all() } else { parts.into_iter().collect() };
         let state_dir = match self.state_dir {
             Some(dir) => dir,
             None => devstack::unused_state_dir(&devstack::target_dir()?.join("devstack"))?,
@@ -102,19 +98,12 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Up {
-            only,
-            until_stdin_closes,
-            place,
-        } => {
+        Command::Up { only, until_stdin_closes, place } => {
             devstack::up::run(place.options(only)?, until_stdin_closes).await?;
         }
         Command::Smoke { place } => devstack::smoke::run(place.options(vec![])?).await?,
         Command::Demo { sites, rate, place } => {
-            let load = devstack::demo::Load {
-                sites: sites as usize,
-                changes_per_second: rate,
-            };
+            let load = devstack::demo::Load { sites: sites as usize, changes_per_second: rate };
             devstack::demo::run(place.options(vec![])?, load).await?;
         }
         Command::Doctor { place } => {

@@ -80,10 +80,7 @@ impl Options {
 
     /// The parts asked for and all that they need.
     pub(crate) fn closure(&self) -> BTreeSet<Part> {
-        self.parts
-            .iter()
-            .flat_map(|part| part.needs().iter().copied().chain([*part]))
-            .collect()
+        self.parts.iter().flat_map(|part| part.needs().iter().copied().chain([*part])).collect()
     }
 }
 
@@ -104,19 +101,13 @@ pub enum PortName {
 /// Reads `NAME=PORT`.
 pub fn parse_port(text: &str) -> Result<(PortName, u16), String> {
     let (name, port) = text.split_once('=').ok_or("expected NAME=PORT, as in reader=8080")?;
-    let port = port
-        .parse()
-        .ok()
-        .filter(|port| *port > 0)
-        .ok_or("a port is a number from 1 to 65535")?;
+    let port = port.parse().ok().filter(|port| *port > 0).ok_or("a port is a number from 1 to 65535")?;
     Ok((PortName::from_str(name, false)?, port))
 }
 
 /// `$XDG_CACHE_HOME/siteview` or `~/.cache/siteview`.
 pub fn default_cache_dir() -> Result<PathBuf> {
-    let base = variable("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
+    let base = variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     match base.or_else(|| Some(std::env::home_dir()?.join(".cache"))) {
         Some(base) => Ok(base.join("siteview")),
         None => bail!("neither XDG_CACHE_HOME nor HOME is set\n  way out: name a folder with --cache-dir DIR"),
@@ -139,9 +130,7 @@ pub fn target_dir() -> Result<PathBuf> {
 
 /// Finds an executable on `PATH`.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&search_path()?)
-        .map(|folder| folder.join(name))
-        .find(|path| is_executable(path))
+    std::env::split_paths(&search_path()?).map(|folder| folder.join(name)).find(|path| is_executable(path))
 }
 
 /// `java` of `JAVA_HOME`, else of `PATH`.
@@ -156,8 +145,7 @@ pub(crate) fn search_path() -> Option<OsString> {
 
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata()
-        .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }
 
 #[expect(
@@ -175,14 +163,8 @@ mod tests {
     #[test]
     fn a_part_brings_what_it_needs() {
         let closure = |parts: &[Part]| Options::new(parts.iter().copied(), "/tmp").unwrap().closure();
-        assert_eq!(
-            closure(&[Part::Kafka, Part::Postgres]),
-            [Part::Kafka, Part::Postgres].into()
-        );
-        assert_eq!(
-            closure(&[Part::Connect]),
-            [Part::Kafka, Part::Source, Part::Connect].into()
-        );
+        assert_eq!(closure(&[Part::Kafka, Part::Postgres]), [Part::Kafka, Part::Postgres].into());
+        assert_eq!(closure(&[Part::Connect]), [Part::Kafka, Part::Source, Part::Connect].into());
         assert_eq!(closure(&[Part::Reader]), [Part::Postgres, Part::Reader].into());
         assert_eq!(closure(&Part::all().into_iter().collect::<Vec<_>>()), Part::all());
     }

@@ -63,9 +63,7 @@ impl Place {
     /// An empty folder of a part.
     pub(crate) fn fresh_dir(&self, name: &str) -> Result<PathBuf> {
         let dir = self.dir.join(name);
-        remove(&dir)
-            .and_then(|()| fs::create_dir(&dir))
-            .with_context(|| format!("{} can't be made", dir.display()))?;
+        remove(&dir).and_then(|()| fs::create_dir(&dir)).with_context(|| format!("{} can't be made", dir.display()))?;
         Ok(dir)
     }
 
@@ -87,11 +85,7 @@ pub(crate) fn write_whole(path: &Path, text: &str) -> Result<()> {
     let write = || {
         let unfinished = path.with_extension("tmp");
         remove(&unfinished)?;
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         file.write_all(text.as_bytes())?;
         fs::rename(&unfinished, path)
     };
@@ -107,19 +101,12 @@ pub fn unused_state_dir(base: &Path) -> Result<PathBuf> {
     });
     let mut candidates = std::iter::once(base.to_owned()).chain(numbered);
     let free = |dir: &PathBuf| !dir.exists() || hold(dir).is_ok();
-    candidates
-        .find(free)
-        .with_context(|| format!("{BESIDE_MAX} devstacks run on {} and its like", base.display()))
+    candidates.find(free).with_context(|| format!("{BESIDE_MAX} devstacks run on {} and its like", base.display()))
 }
 
 fn hold(dir: &Path) -> Result<File> {
     let path = dir.join("lock");
-    let open = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
+    let open = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = open.with_context(|| format!("{} can't be opened", path.display()))?;
     if file.try_lock().is_err() {
         let mut holder = String::new();
@@ -172,10 +159,7 @@ mod tests {
         let place = Place::take(&options).unwrap();
         assert_eq!(unused_state_dir(&base).unwrap(), dir.path().join("state-2"));
         let error = Place::take(&options).unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("pid {}", std::process::id())) && error.contains("--state-dir"),
-            "{error}"
-        );
+        assert!(error.contains(&format!("pid {}", std::process::id())) && error.contains("--state-dir"), "{error}");
 
         write_whole(&place.endpoints_path(), "{}").unwrap();
         fs::write(place.log("kafka"), "said before").unwrap();
@@ -185,9 +169,6 @@ mod tests {
         assert_eq!(unused_state_dir(&base).unwrap(), base);
         let _place = Place::take(&options).unwrap();
         assert!(!base.join("kafka").exists());
-        assert_eq!(
-            fs::read_to_string(base.join("logs.previous/kafka.log")).unwrap(),
-            "said before"
-        );
+        assert_eq!(fs::read_to_string(base.join("logs.previous/kafka.log")).unwrap(), "said before");
     }
 }

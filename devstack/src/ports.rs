@@ -47,19 +47,12 @@ pub fn free_port() -> Result<u16> {
             return Ok(port);
         }
     }
-    bail!(
-        "no free port between {} and {}: something holds nearly all of them",
-        range.start,
-        range.end
-    )
+    bail!("no free port between {} and {}: something holds nearly all of them", range.start, range.end)
 }
 
 fn ephemeral_min() -> u16 {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    text.split_whitespace()
-        .next()
-        .and_then(|low| low.parse().ok())
-        .unwrap_or(EPHEMERAL_MIN)
+    text.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(EPHEMERAL_MIN)
 }
 
 #[cfg(test)]

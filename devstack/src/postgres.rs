@@ -52,20 +52,13 @@ pub(crate) async fn start_view(place: &Place) -> Result<View> {
     let mut replica = Cluster::new(place, "view-replica", place.ports.get(PortName::ViewReplica)?)?;
     replica.password.clone_from(&primary.password);
     replica.copy_of(&primary).await?;
-    let replica_server = replica
-        .start(&[&VIEW_SETTINGS[..], &REPLICA_SETTINGS[..]].concat())
-        .await?;
+    let replica_server = replica.start(&[&VIEW_SETTINGS[..], &REPLICA_SETTINGS[..]].concat()).await?;
     let replica_url = replica.url(VIEW_DATABASE);
     let streaming = async || streams(&replica_url).await.then_some(());
     eventually("the replica streams from the primary", START_DEADLINE, streaming)
         .await
         .map_err(|error| replica_server.failure(&error.to_string()))?;
-    Ok(View {
-        primary: primary_server,
-        primary_url: primary.url(VIEW_DATABASE),
-        replica: replica_server,
-        replica_url,
-    })
+    Ok(View { primary: primary_server, primary_url: primary.url(VIEW_DATABASE), replica: replica_server, replica_url })
 }
 
 /// Makes and starts the source with its tables. Returns it with the superuser's URL.
@@ -75,10 +68,7 @@ pub(crate) async fn start_source(place: &Place) -> Result<(Server, String)> {
     let server = cluster.start(&SOURCE_SETTINGS).await?;
     cluster.create_database(SOURCE_DATABASE).await?;
     let url = cluster.url(SOURCE_DATABASE);
-    let tables = client(&url)
-        .await?
-        .batch_execute(include_str!("../sql/source.sql"))
-        .await;
+    let tables = client(&url).await?.batch_execute(include_str!("../sql/source.sql")).await;
     tables.context("source: the MetaSite table can't be made")?;
     Ok((server, url))
 }
@@ -129,32 +119,17 @@ impl<'a> Cluster<'a> {
         };
         let data = place.postgres_dir.join(name);
         crate::place::remove(&data)?;
-        Ok(Self {
-            place,
-            name,
-            bin,
-            data,
-            port,
-            password: format!("{:032x}", rand::random::<u128>()),
-        })
+        Ok(Self { place, name, bin, data, port, password: format!("{:032x}", rand::random::<u128>()) })
     }
 
     fn url(&self, database: &str) -> String {
-        format!(
-            "postgres://postgres:{}@127.0.0.1:{}/{database}",
-            self.password, self.port
-        )
+        format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
     fn launch(&self, program: &str) -> Launch {
-        Launch::new(
-            self.name,
-            self.bin.join(program),
-            &self.place.postgres_dir,
-            &self.place.log(self.name),
-        )
-        .account(self.place.account.clone())
-        .env("LC_ALL", "C.UTF-8")
+        Launch::new(self.name, self.bin.join(program), &self.place.postgres_dir, &self.place.log(self.name))
+            .account(self.place.account.clone())
+            .env("LC_ALL", "C.UTF-8")
     }
 
     /// An empty cluster with the superuser `postgres`. Not synced: a machine that crashes takes the whole devstack along.
@@ -166,13 +141,7 @@ impl<'a> Cluster<'a> {
         }
         let made = self
             .launch("initdb")
-            .args([
-                "--username=postgres",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--no-sync",
-                "--pwfile",
-            ])
+            .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync", "--pwfile"])
             .args([&password_file])
             .args(["-D".as_ref(), self.data.as_os_str()])
             .run("making the cluster", MAKE_DEADLINE)
@@ -184,14 +153,7 @@ impl<'a> Cluster<'a> {
     /// A copy of a running primary that follows it through a replication slot.
     async fn copy_of(&self, primary: &Cluster<'_>) -> Result<()> {
         self.launch("pg_basebackup")
-            .args([
-                "--host=127.0.0.1",
-                "--username=postgres",
-                "--checkpoint=fast",
-                "--no-sync",
-                "-X",
-                "stream",
-            ])
+            .args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast", "--no-sync", "-X", "stream"])
             .args([format!("--port={}", primary.port)])
             .args(["-R", "-C", "-S", SLOT, "-D"])
             .args([&self.data])
@@ -202,12 +164,7 @@ impl<'a> Cluster<'a> {
 
     async fn start(&self, settings: &[&str]) -> Result<Server> {
         // No Unix socket: its path would have to be short and writable.
-        let common = [
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
-            "timezone=UTC",
-            "log_timezone=UTC",
-        ];
+        let common = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "timezone=UTC", "log_timezone=UTC"];
         let settings = common.iter().chain(settings).flat_map(|setting| ["-c", setting]);
         let launch = self
             .launch("postgres")
@@ -222,10 +179,7 @@ impl<'a> Cluster<'a> {
     }
 
     async fn create_database(&self, name: &str) -> Result<()> {
-        let made = client(&self.url("postgres"))
-            .await?
-            .batch_execute(&format!("create database {name}"))
-            .await;
+        let made = client(&self.url("postgres")).await?.batch_execute(&format!("create database {name}")).await;
         made.with_context(|| format!("{}: database {name} can't be made", self.name))
     }
 }
@@ -239,10 +193,7 @@ fn newest_version(versions: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(versions).ok()?.flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let bin = |number: u32| versions.join(number.to_string()).join("bin");
-    numbers
-        .filter(|number| *number >= VERSION_MIN && bin(*number).join("initdb").exists())
-        .max()
-        .map(bin)
+    numbers.filter(|number| *number >= VERSION_MIN && bin(*number).join("initdb").exists()).max().map(bin)
 }
 
 #[cfg(test)]

@@ -109,9 +109,7 @@ impl Launch {
         if status.success() {
             return Ok(());
         }
-        Err(Failure::new(&self.name, format!("{what} ended with {status}"))
-            .log(&self.log)
-            .into())
+        Err(Failure::new(&self.name, format!("{what} ended with {status}")).log(&self.log).into())
     }
 }
 
@@ -182,10 +180,7 @@ impl Process {
 
     fn ended_within(&self, grace: Duration) -> Option<ExitStatus> {
         let status = self.exit.status.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self
-            .exit
-            .changed
-            .wait_timeout_while(status, grace, |status| status.is_none());
+        let waited = self.exit.changed.wait_timeout_while(status, grace, |status| status.is_none());
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -214,9 +209,7 @@ fn spawn_on_lasting_thread(mut command: Command) -> io::Result<Child> {
     });
     die_with(&mut command, nix::unistd::getpid());
     let (reply, answer) = mpsc::channel();
-    spawner
-        .send((command, reply))
-        .expect("the spawner thread ends only with the process");
+    spawner.send((command, reply)).expect("the spawner thread ends only with the process");
     answer.recv().expect("the spawner thread answers every order")
 }
 
@@ -224,11 +217,7 @@ fn die_with(command: &mut Command, parent: Pid) {
     let before_exec = move || {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         // The parent may have died before the request was in place.
-        if getppid() == parent {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::BrokenPipe.into())
-        }
+        if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     };
     // SAFETY: between fork and exec only async-signal-safe calls are allowed; prctl and getppid are plain system calls,
     // and nothing here allocates or locks. Standard library changes user and group before this runs, which matters: the

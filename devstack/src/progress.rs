@@ -22,10 +22,7 @@ enum How {
 impl Progress {
     /// Bars when standard error is a terminal, else lines.
     pub fn visible() -> Self {
-        Self {
-            how: if stderr().is_terminal() { How::Bars } else { How::Lines },
-            bars: MultiProgress::new(),
-        }
+        Self { how: if stderr().is_terminal() { How::Bars } else { How::Lines }, bars: MultiProgress::new() }
     }
 
     /// Nothing at all, for tests.
@@ -63,13 +60,7 @@ impl Progress {
             How::Bars => bar.enable_steady_tick(Duration::from_millis(100)),
             _ => self.line(text),
         }
-        Step {
-            progress: self.clone(),
-            bar,
-            text: text.to_owned(),
-            started: Instant::now(),
-            told_tenths: 0.into(),
-        }
+        Step { progress: self.clone(), bar, text: text.to_owned(), started: Instant::now(), told_tenths: 0.into() }
     }
 }
 
@@ -90,21 +81,16 @@ impl Step {
         use std::sync::atomic::Ordering::Relaxed;
         self.bar.set_position(done);
         self.bar.set_message(format!("{} ({note})", self.text));
-        let (total, tenths) = (
-            self.bar.length().unwrap_or(0),
-            done * 10 / self.bar.length().unwrap_or(0).max(1),
-        );
+        let (total, tenths) = (self.bar.length().unwrap_or(0), done * 10 / self.bar.length().unwrap_or(0).max(1));
         if self.progress.how == How::Lines && tenths > self.told_tenths.swap(tenths, Relaxed) {
-            self.progress
-                .line(&format!("{}: {done} of {total} ({note})", self.text));
+            self.progress.line(&format!("{}: {done} of {total} ({note})", self.text));
         }
     }
 
     /// Ends the step with a line that stays, and the time it took.
     pub(crate) fn done(self, text: &str) {
         self.bar.finish_and_clear();
-        self.progress
-            .line(&format!("{text} ({:.1} s)", self.started.elapsed().as_secs_f64()));
+        self.progress.line(&format!("{text} ({:.1} s)", self.started.elapsed().as_secs_f64()));
     }
 }
 
@@ -116,19 +102,13 @@ impl Drop for Step {
 }
 
 /// Writes a line for people to standard error.
-#[expect(
-    clippy::print_stderr,
-    reason = "devstack is a command-line tool; this is where it speaks"
-)]
+#[expect(clippy::print_stderr, reason = "devstack is a command-line tool; this is where it speaks")]
 pub fn warn(text: &str) {
     eprintln!("{text}");
 }
 
 /// Writes a line of a command's result to standard output.
-#[expect(
-    clippy::print_stdout,
-    reason = "devstack is a command-line tool; this is where it answers"
-)]
+#[expect(clippy::print_stdout, reason = "devstack is a command-line tool; this is where it answers")]
 pub(crate) fn say(text: &str) {
     println!("{text}");
 }

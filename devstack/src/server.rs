@@ -14,10 +14,8 @@ use crate::wait::eventually;
 use crate::{kafka, postgres};
 
 /// Postgres refuses to start while a backend of a killed postmaster still holds its memory; the next try succeeds.
-const PREDECESSOR_LEAVES: [&str; 2] = [
-    "pre-existing shared memory block",
-    "lock file \"postmaster.pid\" already exists",
-];
+const PREDECESSOR_LEAVES: [&str; 2] =
+    ["pre-existing shared memory block", "lock file \"postmaster.pid\" already exists"];
 
 /// A server that can be killed, stopped and started again. On drop it is killed.
 #[derive(Debug)]
@@ -46,9 +44,7 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(3);
 
 impl Ready {
     async fn holds(&self) -> bool {
-        tokio::time::timeout(LOOK_DEADLINE, self.answers())
-            .await
-            .unwrap_or(false)
+        tokio::time::timeout(LOOK_DEADLINE, self.answers()).await.unwrap_or(false)
     }
 
     async fn answers(&self) -> bool {
@@ -62,13 +58,7 @@ impl Ready {
 
 impl Server {
     pub(crate) fn new(launch: Launch, ready: Ready, start_deadline: Duration, stop: (Signal, Duration)) -> Self {
-        Self {
-            launch,
-            ready,
-            start_deadline,
-            stop,
-            process: Mutex::default(),
-        }
+        Self { launch, ready, start_deadline, stop, process: Mutex::default() }
     }
 
     /// Starts it and waits until it is ready; does nothing when it runs.
@@ -104,17 +94,12 @@ impl Server {
     /// Stops it in order and starts it again on the same port and data.
     pub async fn restart(&self) -> Result<()> {
         self.stop();
-        self.start()
-            .await
-            .with_context(|| format!("{}: restart", self.launch.name))
+        self.start().await.with_context(|| format!("{}: restart", self.launch.name))
     }
 
     /// The process id while it runs.
     pub fn pid(&self) -> Option<i32> {
-        self.slot()
-            .as_ref()
-            .filter(|process| process.status().is_none())
-            .map(Process::pid)
+        self.slot().as_ref().filter(|process| process.status().is_none()).map(Process::pid)
     }
 
     /// The file that holds what it wrote.

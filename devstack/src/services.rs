@@ -23,10 +23,7 @@ const READER_LOGIN: &str = "reader";
 
 /// Migrates the view and makes the reader's login, a member of `siteview_reader` and nothing else.
 pub(crate) async fn prepare(place: &Place, endpoints: &Endpoints) -> Result<()> {
-    let primary_url = endpoints
-        .view_primary_url
-        .as_deref()
-        .context("the services need postgres")?;
+    let primary_url = endpoints.view_primary_url.as_deref().context("the services need postgres")?;
     launch(place, "writer", "writer-migrate")?
         .args(["migrate"])
         .env("DATABASE_URL", primary_url)
@@ -42,17 +39,8 @@ pub(crate) async fn prepare(place: &Place, endpoints: &Endpoints) -> Result<()> 
 pub(crate) async fn start_writer(place: &Place, endpoints: &Endpoints) -> Result<(Server, String)> {
     let admin = format!("127.0.0.1:{}", place.ports.get(PortName::WriterAdmin)?);
     let launch = launch(place, "writer", "writer")?
-        .env(
-            "KAFKA_BOOTSTRAP_SERVERS",
-            endpoints.kafka.as_deref().context("the writer needs kafka")?,
-        )
-        .env(
-            "DATABASE_URL",
-            endpoints
-                .view_primary_url
-                .as_deref()
-                .context("the writer needs postgres")?,
-        )
+        .env("KAFKA_BOOTSTRAP_SERVERS", endpoints.kafka.as_deref().context("the writer needs kafka")?)
+        .env("DATABASE_URL", endpoints.view_primary_url.as_deref().context("the writer needs postgres")?)
         .env("WRITER_TOPIC", TOPIC)
         .env("WRITER_ADMIN_LISTEN", &admin);
     let server = ready_server(launch, &admin);
@@ -67,10 +55,8 @@ pub(crate) async fn start_writer(place: &Place, endpoints: &Endpoints) -> Result
 pub(crate) async fn start_reader(place: &Place, endpoints: &Endpoints) -> Result<(Server, String, String)> {
     let listen = format!("127.0.0.1:{}", place.ports.get(PortName::Reader)?);
     let admin = format!("127.0.0.1:{}", place.ports.get(PortName::ReaderAdmin)?);
-    let replicas = endpoints
-        .view_replica_urls
-        .iter()
-        .map(|url| url.replacen("//postgres:", &format!("//{READER_LOGIN}:"), 1));
+    let replicas =
+        endpoints.view_replica_urls.iter().map(|url| url.replacen("//postgres:", &format!("//{READER_LOGIN}:"), 1));
     let launch = launch(place, "reader", "reader")?
         .env("READER_DATABASE_URLS", replicas.collect::<Vec<_>>().join(","))
         .env("READER_LISTEN", &listen)
@@ -89,10 +75,7 @@ fn ready_server(launch: Launch, admin: &str) -> Server {
 fn launch(place: &Place, binary: &str, name: &str) -> Result<Launch> {
     let path: PathBuf = place.bin_dir.join(binary);
     if !path.exists() {
-        bail!(
-            "{binary}: {} is missing\n  way out: cargo build --release --workspace",
-            path.display()
-        );
+        bail!("{binary}: {} is missing\n  way out: cargo build --release --workspace", path.display());
     }
     Ok(Launch::new(name, path, &place.logs(), &place.log(name)).inherit_env())
 }

@@ -64,11 +64,7 @@ async fn one_change(stack: &Devstack) -> Result<()> {
         say(&format!("{stage:<24} {:>9.1} ms", millis(at, before)));
         before = at;
     }
-    say(&format!(
-        "{:<24} {:>9.1} ms",
-        "source commit -> HTTP",
-        millis(before, committed)
-    ));
+    say(&format!("{:<24} {:>9.1} ms", "source commit -> HTTP", millis(before, committed)));
     Ok(())
 }
 
@@ -86,11 +82,7 @@ async fn seen(place: JoinHandle<Result<Instant>>, stage: &str, server: Option<&S
         Ok(outcome) => outcome.context("a watcher panicked")?,
         Err(_late) => {
             let what = format!("{stage}: not within {} s", DEADLINE.as_secs());
-            Err(server
-                .context("smoke starts every part")?
-                .failure(&what)
-                .way_out("see the log")
-                .into())
+            Err(server.context("smoke starts every part")?.failure(&what).way_out("see the log").into())
         }
     }
 }
@@ -110,17 +102,11 @@ fn in_topic(address: &str, site_id: &str) -> Result<JoinHandle<Result<Instant>>>
         let armed = Instant::now();
         while armed.elapsed() < DEADLINE {
             let Some(record) = consumer.poll(LOOK) else { continue };
-            if record?
-                .key()
-                .is_some_and(|key| String::from_utf8_lossy(key).contains(&site_id))
-            {
+            if record?.key().is_some_and(|key| String::from_utf8_lossy(key).contains(&site_id)) {
                 return Ok(Instant::now());
             }
         }
-        bail!(
-            "the change did not reach topic {TOPIC} within {} s; see Connect's log",
-            DEADLINE.as_secs()
-        )
+        bail!("the change did not reach topic {TOPIC} within {} s; see Connect's log", DEADLINE.as_secs())
     }))
 }
 

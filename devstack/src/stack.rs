@@ -40,11 +40,7 @@ impl Devstack {
         let parts = options.closure();
         let place = Place::take(&options)?;
         artefacts::ensure(&sets(&parts), &options.cache_dir, &options.progress).await?;
-        let mut started = Self {
-            endpoints: Endpoints::default(),
-            servers: Servers::default(),
-            place,
-        };
+        let mut started = Self { endpoints: Endpoints::default(), servers: Servers::default(), place };
         started.start_stores(&parts, &options).await?;
         started.start_movers(&parts, &options).await?;
         started.endpoints.pids = started.servers.pids();
@@ -102,11 +98,7 @@ impl Devstack {
         let ended = |server: &&Server| server.ended().is_some();
         let server = self.servers.all().find(ended)?;
         let status = server.ended()?;
-        Some(
-            server
-                .failure(&format!("it ended by itself with {status}"))
-                .way_out("see the log, then start again"),
-        )
+        Some(server.failure(&format!("it ended by itself with {status}")).way_out("see the log, then start again"))
     }
 
     /// Kafka and the Postgres servers, which wait for nobody.
@@ -119,13 +111,7 @@ impl Devstack {
         )?;
         (self.servers.kafka, self.endpoints.kafka) = kafka.unzip();
         (self.servers.source, self.endpoints.source_database_url) = source.unzip();
-        if let Some(View {
-            primary,
-            primary_url,
-            replica,
-            replica_url,
-        }) = view
-        {
+        if let Some(View { primary, primary_url, replica, replica_url }) = view {
             self.servers.view_primary = Some(primary);
             self.servers.view_replica = Some(replica);
             self.endpoints.view_primary_url = Some(primary_url);
@@ -137,22 +123,16 @@ impl Devstack {
     /// Connect, writer and reader, which move data between the stores.
     async fn start_movers(&mut self, parts: &BTreeSet<Part>, options: &Options) -> Result<()> {
         let (place, endpoints) = (&self.place, &self.endpoints);
-        let (connect, services) = tokio::try_join!(
-            wanted(parts, Part::Connect, options, || connect::start(place, endpoints)),
-            async {
+        let (connect, services) =
+            tokio::try_join!(wanted(parts, Part::Connect, options, || connect::start(place, endpoints)), async {
                 if parts.contains(&Part::Writer) || parts.contains(&Part::Reader) {
                     services::prepare(place, endpoints).await?;
                 }
                 tokio::try_join!(
-                    wanted(parts, Part::Writer, options, || services::start_writer(
-                        place, endpoints
-                    )),
-                    wanted(parts, Part::Reader, options, || services::start_reader(
-                        place, endpoints
-                    )),
+                    wanted(parts, Part::Writer, options, || services::start_writer(place, endpoints)),
+                    wanted(parts, Part::Reader, options, || services::start_reader(place, endpoints)),
                 )
-            }
-        )?;
+            })?;
         let (writer, reader) = services;
         (self.servers.connect, self.endpoints.connect) = connect.unzip();
         (self.servers.writer, self.endpoints.writer_admin_url) = writer.unzip();
@@ -214,9 +194,7 @@ impl Servers {
 /// The jars that the parts need.
 fn sets(parts: &BTreeSet<Part>) -> Vec<artefacts::Set> {
     let kafka = parts.contains(&Part::Kafka).then_some(&[artefacts::KAFKA][..]);
-    let connect = parts
-        .contains(&Part::Connect)
-        .then_some(&[artefacts::CONNECT, artefacts::DEBEZIUM][..]);
+    let connect = parts.contains(&Part::Connect).then_some(&[artefacts::CONNECT, artefacts::DEBEZIUM][..]);
     [kafka, connect].into_iter().flatten().flatten().copied().collect()
 }
 
@@ -237,11 +215,7 @@ where
     };
     // A failure names its part already.
     let named = |error: anyhow::Error| {
-        if error.is::<Failure>() {
-            error
-        } else {
-            error.context(format!("{name} did not start"))
-        }
+        if error.is::<Failure>() { error } else { error.context(format!("{name} did not start")) }
     };
     let started = started.map_err(named)?;
     step.done(&format!("{name}: ready"));

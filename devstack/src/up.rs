@@ -25,10 +25,7 @@ pub async fn run(options: Options, until_stdin_closes: bool) -> Result<()> {
         () = &mut end => return Ok(()),
     };
     say(stack.endpoints().to_json().trim_end());
-    progress.line(&format!(
-        "all parts are ready; logs in {}; Ctrl-C stops them",
-        stack.logs().display()
-    ));
+    progress.line(&format!("all parts are ready; logs in {}; Ctrl-C stops them", stack.logs().display()));
     let outcome = tokio::select! {
         outcome = watch(&stack) => outcome,
         () = &mut end => Ok(()),

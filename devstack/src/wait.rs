@@ -33,9 +33,7 @@ mod tests {
             (looks == 3).then_some(looks)
         });
         assert_eq!(third.await.unwrap(), 3);
-        let never = eventually("the impossible", Duration::ZERO, async || None::<()>)
-            .await
-            .unwrap_err();
+        let never = eventually("the impossible", Duration::ZERO, async || None::<()>).await.unwrap_err();
         assert_eq!(never.to_string(), "not within 0 s: the impossible");
     }
 }

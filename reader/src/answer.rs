@@ -34,35 +34,17 @@ impl Answer {
     pub(crate) fn json(body: impl Into<Bytes>, claim: Claim) -> Self {
         let body = body.into();
         let etag = quoted(format!("{:032x}", xxh3_128(&body)).as_bytes());
-        Self {
-            body,
-            content_type: JSON,
-            claim: Some(claim),
-            etag,
-            link: None,
-        }
+        Self { body, content_type: JSON, claim: Some(claim), etag, link: None }
     }
 
     /// A stored document with its stored tag (without quotes).
     pub(crate) fn document(body: Bytes, tag: &[u8], claim: Claim) -> Self {
-        Self {
-            body,
-            content_type: JSON,
-            claim: Some(claim),
-            etag: quoted(tag),
-            link: None,
-        }
+        Self { body, content_type: JSON, claim: Some(claim), etag: quoted(tag), link: None }
     }
 
     /// JSON without a tag, for POST.
     pub(crate) fn untagged(body: impl Into<Bytes>, claim: Claim) -> Self {
-        Self {
-            body: body.into(),
-            content_type: JSON,
-            claim: Some(claim),
-            etag: None,
-            link: None,
-        }
+        Self { body: body.into(), content_type: JSON, claim: Some(claim), etag: None, link: None }
     }
 
     /// The answer to a request with these headers: 304 without a body when the client has it already, else 200.
@@ -187,10 +169,7 @@ mod tests {
 
     #[test]
     fn tags_are_quoted_and_weakened() {
-        assert_eq!(
-            quoted(b"x").map(|etag| weak(&etag)),
-            Some(HeaderValue::from_static("W/\"x\""))
-        );
+        assert_eq!(quoted(b"x").map(|etag| weak(&etag)), Some(HeaderValue::from_static("W/\"x\"")));
         assert_eq!(quoted(b"\n"), None);
     }
 }

@@ -23,13 +23,7 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(config: Config, replicas: Arc<Replicas>) -> Self {
         let in_hand = Semaphore::new(config.requests_max);
-        Self {
-            config,
-            replicas,
-            observe: Observe::new(),
-            in_hand,
-            draining: AtomicBool::new(false),
-        }
+        Self { config, replicas, observe: Observe::new(), in_hand, draining: AtomicBool::new(false) }
     }
 
     /// From now on every answer closes its connection.

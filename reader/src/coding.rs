@@ -31,15 +31,10 @@ impl Coding {
         if body_bytes < WORTH_BYTES_MIN {
             return None;
         }
-        let lines = headers
-            .get_all(header::ACCEPT_ENCODING)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
+        let lines = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
         let items: Vec<(&str, u16)> = lines.flat_map(|line| line.split(',')).filter_map(item).collect();
         let weight = |names: &[&str]| {
-            let named = items
-                .iter()
-                .filter(|(name, _)| names.iter().any(|n| name.eq_ignore_ascii_case(n)));
+            let named = items.iter().filter(|(name, _)| names.iter().any(|n| name.eq_ignore_ascii_case(n)));
             named.map(|(_, weight)| *weight).max()
         };
         let any = weight(&["*"]).unwrap_or(0);
@@ -89,14 +84,9 @@ impl Coding {
 /// One item of the list and its weight in thousandths; `None` when it is not readable, which is as if it were not there.
 fn item(text: &str) -> Option<(&str, u16)> {
     let (name, parameter) = text.split_once(';').unwrap_or((text, "q=1"));
-    let weight = parameter
-        .trim()
-        .strip_prefix("q=")
-        .or_else(|| parameter.trim().strip_prefix("Q="))?;
+    let weight = parameter.trim().strip_prefix("q=").or_else(|| parameter.trim().strip_prefix("Q="))?;
     let weight: f32 = weight.parse().ok()?;
-    (0.0..=1.0)
-        .contains(&weight)
-        .then_some((name.trim(), (weight * 1000.0) as u16))
+    (0.0..=1.0).contains(&weight).then_some((name.trim(), (weight * 1000.0) as u16))
 }
 
 #[cfg(test)]

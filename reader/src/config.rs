@@ -139,11 +139,7 @@ impl Config {
         const FALLBACK: &str = "READER_FALLBACK_DATABASE_URL";
         let urls = secret_from(URLS, args.database_urls, args.database_urls_file)?;
         let urls = urls.ok_or_else(|| Invalid::new(URLS, "is required: the replicas' postgres:// URLs"))?;
-        let replicas = urls
-            .expose()
-            .split(',')
-            .map(|url| database(URLS, url))
-            .collect::<Result<_, _>>()?;
+        let replicas = urls.expose().split(',').map(|url| database(URLS, url)).collect::<Result<_, _>>()?;
         let fallback = secret_from(FALLBACK, args.fallback_database_url, args.fallback_database_url_file)?;
         Ok(Self {
             listen: args.listen,
@@ -169,28 +165,17 @@ impl Config {
 fn database(variable: &str, url: &str) -> Result<Database, Invalid> {
     let url = url.trim();
     if url.is_empty() {
-        return Err(Invalid::new(
-            variable,
-            "is empty; write postgres://user@host:port/database",
-        ));
+        return Err(Invalid::new(variable, "is empty; write postgres://user@host:port/database"));
     }
     // The parser's own error may repeat parts of the URL.
-    let refused = || {
-        Invalid::new(
-            variable,
-            format!("{} is not a postgres:// URL with a host", mask_urls(url)),
-        )
-    };
+    let refused = || Invalid::new(variable, format!("{} is not a postgres:// URL with a host", mask_urls(url)));
     let connect: tokio_postgres::Config = url.parse().map_err(|_| refused())?;
     let host = match connect.get_hosts().first().ok_or_else(refused)? {
         tokio_postgres::config::Host::Tcp(host) => host.clone(),
         tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
     };
     let port = connect.get_ports().first().copied().unwrap_or(5432);
-    Ok(Database {
-        name: format!("{host}:{port}"),
-        connect,
-    })
+    Ok(Database { name: format!("{host}:{port}"), connect })
 }
 
 #[cfg(test)]
@@ -211,19 +196,9 @@ mod tests {
 
     #[test]
     fn databases_that_cannot_be_are_refused_without_their_password() {
-        for urls in [
-            "",
-            " ",
-            "postgres://u:pw@[broken",
-            "postgres://u:pw@h1/d,",
-            "nonsense",
-            "postgres://u:pw@h:x/d",
-        ] {
+        for urls in ["", " ", "postgres://u:pw@[broken", "postgres://u:pw@h1/d,", "nonsense", "postgres://u:pw@h:x/d"] {
             let message = config(&["--database-urls", urls]).err().unwrap_or_default();
-            assert!(
-                message.contains("READER_DATABASE_URLS") && !message.contains("pw"),
-                "{urls:?}: {message}"
-            );
+            assert!(message.contains("READER_DATABASE_URLS") && !message.contains("pw"), "{urls:?}: {message}");
         }
         assert!(config(&[]).is_err_and(|e| e.contains("READER_DATABASE_URLS")));
     }

@@ -22,11 +22,7 @@ pub(crate) fn apps(document: &[u8]) -> Result<Vec<App<'_>>, serde_json::Error> {
     apps.into_iter()
         .map(|text| {
             let Ids { app_id, instance_id } = serde_json::from_str(text.get())?;
-            Ok(App {
-                text,
-                app_id: app_id.0,
-                instance_id: instance_id.map(|id| id.0).unwrap_or_default(),
-            })
+            Ok(App { text, app_id: app_id.0, instance_id: instance_id.map(|id| id.0).unwrap_or_default() })
         })
         .collect()
 }
@@ -117,10 +113,7 @@ mod tests {
         assert_eq!(apps[1].text(), r#"{"app_id":"b\u0041"}"#);
         let mut out = Vec::new();
         apps[0].write_details(&mut out).unwrap();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            r#","version":"1","n":1.00,"o":{"k" : [1e400]}"#
-        );
+        assert_eq!(String::from_utf8(out).unwrap(), r#","version":"1","n":1.00,"o":{"k" : [1e400]}"#);
     }
 
     #[test]

@@ -26,11 +26,7 @@ pub(crate) enum Error {
     BodyCutShort(#[source] hyper::Error),
     /// The view was read, and it is not there: carries the position of what was read.
     #[error("{detail}")]
-    Missing {
-        kind: Kind,
-        detail: &'static str,
-        claim: Claim,
-    },
+    Missing { kind: Kind, detail: &'static str, claim: Claim },
     #[error("the service has no such route")]
     RouteNotFound,
     #[error("the route takes {allow}")]
@@ -151,10 +147,7 @@ mod tests {
     #[test]
     fn an_internal_error_tells_nothing_of_the_inside() {
         let problem = Error::Panicked.problem("r-1");
-        assert_eq!(
-            (problem.kind.status().as_u16(), problem.request_id.as_deref()),
-            (500, Some("r-1"))
-        );
+        assert_eq!((problem.kind.status().as_u16(), problem.request_id.as_deref()), (500, Some("r-1")));
         assert!(!problem.detail.contains("panic"));
     }
 }

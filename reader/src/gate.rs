@@ -35,13 +35,7 @@ pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Bo
     let (route, variables) = Route::of(head.uri.path());
     let result = match admit(app, &head, route) {
         Ok(_permit) => {
-            let call = Call {
-                app,
-                uri: &head.uri,
-                headers: &head.headers,
-                variables,
-                body,
-            };
+            let call = Call { app, uri: &head.uri, headers: &head.headers, variables, body };
             in_time(app.config.request_time_max, route, call).await
         }
         Err(error) => Err(error),
@@ -95,18 +89,11 @@ fn freshness(headers: &HeaderMap) -> Result<(), Error> {
     const MIN_POSITION: HeaderName = HeaderName::from_static("projection-min-position");
     const MIN_VERSION: HeaderName = HeaderName::from_static("projection-min-version");
     if let Some(value) = headers.get(MIN_POSITION) {
-        value
-            .to_str()
-            .ok()
-            .and_then(Position::parse)
-            .ok_or(Error::InvalidPosition)?;
+        value.to_str().ok().and_then(Position::parse).ok_or(Error::InvalidPosition)?;
     }
     if let Some(value) = headers.get(MIN_VERSION) {
         let why = "is not a whole number from 0";
-        let invalid = Error::InvalidParameter {
-            name: "Projection-Min-Version",
-            why,
-        };
+        let invalid = Error::InvalidParameter { name: "Projection-Min-Version", why };
         value.to_str().ok().and_then(number::<i64>).ok_or(invalid)?;
     }
     Ok(())

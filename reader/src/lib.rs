@@ -102,7 +102,5 @@ pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: Cancellati
 }
 
 async fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| RunError::Listen { name, address, source })
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { name, address, source })
 }

@@ -33,27 +33,16 @@ impl std::fmt::Debug for Observe {
 impl Observe {
     pub(crate) fn new() -> Self {
         metrics::describe_counter!("reader_requests_total", "answered requests");
-        metrics::describe_histogram!(
-            "reader_request_seconds",
-            "from a request's head to its answer's, in seconds"
-        );
+        metrics::describe_histogram!("reader_request_seconds", "from a request's head to its answer's, in seconds");
         metrics::describe_counter!("reader_shed_total", "requests refused because too many are in hand");
         metrics::describe_gauge!("reader_connections", "client connections that are open");
         metrics::describe_gauge!("reader_replica_healthy", "1 while the replica is asked");
-        metrics::describe_gauge!(
-            "reader_replica_lag_seconds",
-            "age of what the replica has received but not replayed"
-        );
+        metrics::describe_gauge!("reader_replica_lag_seconds", "age of what the replica has received but not replayed");
         metrics::describe_counter!("reader_replica_retries_total", "look-ups asked once more, by reason");
         let seconds = |route: Route| histogram!("reader_request_seconds", "route" => route.template());
         let requests = || std::array::from_fn(|_| OnceLock::new());
         Self {
-            routes: Route::ALL
-                .map(|r| RouteMetrics {
-                    seconds: seconds(r),
-                    requests: requests(),
-                })
-                .into(),
+            routes: Route::ALL.map(|r| RouteMetrics { seconds: seconds(r), requests: requests() }).into(),
             shed: counter!("reader_shed_total"),
             connections: gauge!("reader_connections"),
         }

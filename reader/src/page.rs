@@ -32,10 +32,7 @@ pub(crate) fn key(app: &AppId, token: &str) -> Option<PageKey> {
     }
     let (site_id, instance_id) = std::str::from_utf8(content).ok()?.split_once('\0')?;
     SiteId::new(site_id).ok()?;
-    Some(PageKey {
-        site_id: site_id.to_owned(),
-        instance_id: instance_id.to_owned(),
-    })
+    Some(PageKey { site_id: site_id.to_owned(), instance_id: instance_id.to_owned() })
 }
 
 fn checksum(app: &AppId, content: &[u8]) -> [u8; 8] {
@@ -52,15 +49,8 @@ mod tests {
 
     #[test]
     fn a_token_gives_its_key_back_to_its_app_only() {
-        for (site, instance) in [
-            ("s", "i"),
-            ("żółw 🐢 +%?#&=", ""),
-            (&*"x".repeat(128), &*"y".repeat(128)),
-        ] {
-            let after = PageKey {
-                site_id: site.to_owned(),
-                instance_id: instance.to_owned(),
-            };
+        for (site, instance) in [("s", "i"), ("żółw 🐢 +%?#&=", ""), (&*"x".repeat(128), &*"y".repeat(128))] {
+            let after = PageKey { site_id: site.to_owned(), instance_id: instance.to_owned() };
             let text = token(&app("stores"), &after);
             assert_eq!(key(&app("stores"), &text), Some(after), "{text}");
             assert_eq!(key(&app("store"), &text), None);
@@ -70,13 +60,7 @@ mod tests {
 
     #[test]
     fn other_text_is_no_token() {
-        let good = token(
-            &app("a"),
-            &PageKey {
-                site_id: "s".into(),
-                instance_id: "i".into(),
-            },
-        );
+        let good = token(&app("a"), &PageKey { site_id: "s".into(), instance_id: "i".into() });
         let (cut, changed) = (&good[..good.len() - 2], good.replace('A', "B"));
         for bad in ["", "!!!", "AAAA", &"x".repeat(500), cut, &format!("{good}AA"), &changed] {
             assert_eq!(key(&app("a"), bad), None, "{bad}");

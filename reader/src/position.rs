@@ -47,10 +47,7 @@ impl Sample {
             lag,
             taken_at: Instant::now(),
             all: claim(generation, &positions),
-            partitions: positions
-                .iter()
-                .map(|p| (p.partition, claim(generation, std::slice::from_ref(p))))
-                .collect(),
+            partitions: positions.iter().map(|p| (p.partition, claim(generation, std::slice::from_ref(p)))).collect(),
         }
     }
 
@@ -59,14 +56,7 @@ impl Sample {
         match self.partitions.binary_search_by_key(&partition, |(p, _)| *p) {
             Ok(index) => self.partitions[index].1.clone(),
             // The row is newer than the sample, which knows nothing of its partition: the least possible claim.
-            Err(_) => claim(
-                self.generation,
-                &[PartitionPosition {
-                    partition,
-                    next_offset: 0,
-                    as_of: None,
-                }],
-            ),
+            Err(_) => claim(self.generation, &[PartitionPosition { partition, next_offset: 0, as_of: None }]),
         }
     }
 
@@ -79,30 +69,12 @@ impl Sample {
 /// A view that knows no partition yet claims nothing of partition 0, which every topic has. A missing `as_of` is the
 /// epoch: no later moment is certain.
 fn claim(generation: Generation, positions: &[PartitionPosition]) -> Claim {
-    const NOTHING: PartitionPosition = PartitionPosition {
-        partition: 0,
-        next_offset: 0,
-        as_of: None,
-    };
-    let positions = if positions.is_empty() {
-        std::slice::from_ref(&NOTHING)
-    } else {
-        positions
-    };
-    let offsets: Vec<_> = positions
-        .iter()
-        .map(|p| format!("{}:{}", p.partition, p.next_offset))
-        .collect();
-    let as_of = positions
-        .iter()
-        .map(|p| p.as_of.unwrap_or(Timestamp::UNIX_EPOCH))
-        .min()
-        .unwrap_or_default();
+    const NOTHING: PartitionPosition = PartitionPosition { partition: 0, next_offset: 0, as_of: None };
+    let positions = if positions.is_empty() { std::slice::from_ref(&NOTHING) } else { positions };
+    let offsets: Vec<_> = positions.iter().map(|p| format!("{}:{}", p.partition, p.next_offset)).collect();
+    let as_of = positions.iter().map(|p| p.as_of.unwrap_or(Timestamp::UNIX_EPOCH)).min().unwrap_or_default();
     let value = |text: String| HeaderValue::try_from(text).expect("numbers and timestamps are ASCII");
-    Claim {
-        position: value(format!("{generation}/{}", offsets.join(","))),
-        as_of: value(as_of.to_string()),
-    }
+    Claim { position: value(format!("{generation}/{}", offsets.join(","))), as_of: value(as_of.to_string()) }
 }
 
 /// A position that a client demands.
@@ -127,19 +99,13 @@ impl Position {
             }
             found.push((partition, next_offset));
         }
-        Some(Self {
-            generation,
-            offsets: found,
-        })
+        Some(Self { generation, offsets: found })
     }
 }
 
 /// A decimal number without sign.
 pub(crate) fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
-    text.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| text.parse().ok())
-        .flatten()
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -148,11 +114,7 @@ mod tests {
 
     fn at(partition: i32, next_offset: i64, as_of: Option<i64>) -> PartitionPosition {
         let as_of = as_of.map(|micros| Timestamp::from_microsecond(micros).unwrap());
-        PartitionPosition {
-            partition,
-            next_offset,
-            as_of,
-        }
+        PartitionPosition { partition, next_offset, as_of }
     }
 
     fn texts(claim: &Claim) -> (&str, &str) {
@@ -161,10 +123,7 @@ mod tests {
 
     #[test]
     fn a_claim_names_sorted_partitions_and_the_oldest_moment() {
-        let positions = vec![
-            at(2, 7, Some(1_700_000_000_500_000)),
-            at(0, 5, Some(1_700_000_000_000_000)),
-        ];
+        let positions = vec![at(2, 7, Some(1_700_000_000_500_000)), at(0, 5, Some(1_700_000_000_000_000))];
         let sample = Sample::new(3, positions, Duration::ZERO);
         assert_eq!(texts(&sample.of_all()), ("3/0:5,2:7", "2023-11-14T22:13:20Z"));
         assert_eq!(texts(&sample.of_partition(2)), ("3/2:7", "2023-11-14T22:13:20.5Z"));
@@ -175,37 +134,16 @@ mod tests {
     fn what_is_not_known_is_claimed_as_nothing() {
         let sample = Sample::new(1, vec![at(0, 5, None), at(1, 6, Some(1))], Duration::ZERO);
         assert_eq!(texts(&sample.of_all()), ("1/0:5,1:6", "1970-01-01T00:00:00Z"));
-        assert_eq!(
-            texts(&Sample::new(1, vec![], Duration::ZERO).of_all()),
-            ("1/0:0", "1970-01-01T00:00:00Z")
-        );
+        assert_eq!(texts(&Sample::new(1, vec![], Duration::ZERO).of_all()), ("1/0:0", "1970-01-01T00:00:00Z"));
     }
 
     #[test]
     fn a_demanded_position_has_the_form_of_a_claimed_one() {
         let position = Position::parse("3/0:5,2:7");
-        assert_eq!(
-            position,
-            Some(Position {
-                generation: 3,
-                offsets: vec![(0, 5), (2, 7)]
-            })
-        );
-        for bad in [
-            "",
-            "x",
-            "1",
-            "1/0",
-            "1/",
-            "1/0:-5",
-            "1/0:+5",
-            "0/0:1",
-            "-1/0:1",
-            "1/0:1,",
-            "1/0:1,0:2",
-            "1/0:1 ",
-            "1/:1",
-        ] {
+        assert_eq!(position, Some(Position { generation: 3, offsets: vec![(0, 5), (2, 7)] }));
+        for bad in
+            ["", "x", "1", "1/0", "1/", "1/0:-5", "1/0:+5", "0/0:1", "-1/0:1", "1/0:1,", "1/0:1,0:2", "1/0:1 ", "1/:1"]
+        {
             assert_eq!(Position::parse(bad), None, "{bad:?}");
         }
         assert_eq!(Position::parse(&"9".repeat(500)), None);

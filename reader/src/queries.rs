@@ -75,15 +75,7 @@ impl Statements {
             client.prepare_typed(&instance, &[Type::TEXT]),
             client.prepare_typed(&batch, &[Type::TEXT_ARRAY]),
         )?;
-        Ok(Self {
-            generation,
-            site,
-            app_page,
-            app_page_documents,
-            app_count,
-            instance,
-            batch,
-        })
+        Ok(Self { generation, site, app_page, app_page_documents, app_count, instance, batch })
     }
 }
 
@@ -103,18 +95,11 @@ impl Query for SiteDocument<'_> {
     type Found = Option<FoundDocument>;
 
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
-        let row = session
-            .client
-            .query_opt(&session.statements.site, &[&self.0.as_str()])
-            .await?;
+        let row = session.client.query_opt(&session.statements.site, &[&self.0.as_str()]).await?;
         row.map(|row| {
             let etag = Bytes::copy_from_slice(row.try_get::<_, Text>(1)?.0);
             let partition = row.try_get(2)?;
-            Ok(FoundDocument {
-                etag,
-                partition,
-                document: column_bytes(row, 0)?,
-            })
+            Ok(FoundDocument { etag, partition, document: column_bytes(row, 0)? })
         })
         .transpose()
     }
@@ -146,34 +131,14 @@ impl Query for AppPage<'_> {
     type Found = Vec<AppPageRow>;
 
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
-        let Statements {
-            app_page,
-            app_page_documents,
-            ..
-        } = session.statements;
-        let statement = if self.with_documents {
-            app_page_documents
-        } else {
-            app_page
-        };
+        let Statements { app_page, app_page_documents, .. } = session.statements;
+        let statement = if self.with_documents { app_page_documents } else { app_page };
         let PageKey { site_id, instance_id } = self.after;
-        let rows = session
-            .client
-            .query(
-                statement,
-                &[&self.app_id.as_str(), site_id, instance_id, &self.rows_max],
-            )
-            .await?;
+        let rows =
+            session.client.query(statement, &[&self.app_id.as_str(), site_id, instance_id, &self.rows_max]).await?;
         let read = |row: Row| {
-            let key = PageKey {
-                site_id: row.try_get(0)?,
-                instance_id: row.try_get(1)?,
-            };
-            let document = if self.with_documents {
-                Some(column_bytes(row, 2)?)
-            } else {
-                None
-            };
+            let key = PageKey { site_id: row.try_get(0)?, instance_id: row.try_get(1)? };
+            let document = if self.with_documents { Some(column_bytes(row, 2)?) } else { None };
             Ok(AppPageRow { key, document })
         };
         rows.into_iter().map(read).collect()
@@ -187,11 +152,7 @@ impl Query for AppCount<'_> {
     type Found = i64;
 
     async fn ask(&self, session: Session<'_>) -> Result<i64, Error> {
-        session
-            .client
-            .query_one(&session.statements.app_count, &[&self.0.as_str()])
-            .await?
-            .try_get(0)
+        session.client.query_one(&session.statements.app_count, &[&self.0.as_str()]).await?.try_get(0)
     }
 }
 
@@ -209,17 +170,10 @@ impl Query for Instance<'_> {
     type Found = Option<FoundInstance>;
 
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
-        let row = session
-            .client
-            .query_opt(&session.statements.instance, &[&self.0.as_str()])
-            .await?;
+        let row = session.client.query_opt(&session.statements.instance, &[&self.0.as_str()]).await?;
         row.map(|row| {
             let (app_id, site_id) = (row.try_get(0)?, row.try_get(1)?);
-            Ok(FoundInstance {
-                app_id,
-                site_id,
-                document: column_bytes(row, 2)?,
-            })
+            Ok(FoundInstance { app_id, site_id, document: column_bytes(row, 2)? })
         })
         .transpose()
     }
@@ -234,9 +188,7 @@ impl Query for Batch<'_> {
 
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
         let rows = session.client.query(&session.statements.batch, &[&self.0]).await?;
-        rows.into_iter()
-            .map(|row| Ok((row.try_get(0)?, column_bytes(row, 1)?)))
-            .collect()
+        rows.into_iter().map(|row| Ok((row.try_get(0)?, column_bytes(row, 1)?))).collect()
     }
 }
 
@@ -277,14 +229,8 @@ pub(crate) async fn sample(
         }
         lag_micros = row.try_get(4)?;
         let Some(partition) = row.try_get(1)? else { continue };
-        let as_of = row
-            .try_get::<_, Option<i64>>(3)?
-            .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
-        positions.push(PartitionPosition {
-            partition,
-            next_offset: row.try_get(2)?,
-            as_of,
-        });
+        let as_of = row.try_get::<_, Option<i64>>(3)?.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+        positions.push(PartitionPosition { partition, next_offset: row.try_get(2)?, as_of });
     }
     let lag = Duration::from_micros(lag_micros.try_into().unwrap_or_default());
     Ok((!rows.is_empty()).then(|| Sample::new(generation, positions, lag)))

@@ -45,10 +45,7 @@ impl Replicas {
         };
         let replica = |database: &Database| Arc::new(Replica::new(database, settings.clone()));
         let replicas: Vec<_> = config.replicas.iter().map(replica).collect();
-        let all = Arc::new(Self {
-            replicas,
-            fallback: config.fallback.as_ref().map(replica),
-        });
+        let all = Arc::new(Self { replicas, fallback: config.fallback.as_ref().map(replica) });
         let mut upkeep = JoinSet::new();
         for replica in all.each() {
             replica.spawn_upkeep(&mut upkeep);
@@ -86,12 +83,7 @@ impl Replicas {
         let best = elsewhere.min_by_key(|replica| replica.in_flight());
         best.and_then(|replica| replica.lease(failed))
             .or_else(|| healthy().find_map(|replica| replica.lease(failed)))
-            .or_else(|| {
-                self.fallback
-                    .as_ref()
-                    .filter(|replica| replica.is_healthy())?
-                    .lease(failed)
-            })
+            .or_else(|| self.fallback.as_ref().filter(|replica| replica.is_healthy())?.lease(failed))
     }
 
     fn each(&self) -> impl Iterator<Item = &Arc<Replica>> {
@@ -104,22 +96,14 @@ async fn watch(all: Arc<Replicas>, ready: Condition, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
     loop {
         ticks.tick().await;
-        let healthy: Vec<_> = all
-            .each()
-            .filter(|replica| replica.is_healthy())
-            .map(|r| r.name())
-            .collect();
+        let healthy: Vec<_> = all.each().filter(|replica| replica.is_healthy()).map(|r| r.name()).collect();
         match healthy.is_empty() {
             true => ready.set(
                 false,
-                all.each()
-                    .map(|r| format!("{}: {}", r.name(), r.trouble()))
-                    .collect::<Vec<_>>()
-                    .join("; "),
+                all.each().map(|r| format!("{}: {}", r.name(), r.trouble())).collect::<Vec<_>>().join("; "),
             ),
             false => ready.set(true, format!("healthy: {}", healthy.join(", "))),
         }
-        all.each()
-            .for_each(|replica| observe::replica(replica.name(), replica.is_healthy(), replica.lag()));
+        all.each().for_each(|replica| observe::replica(replica.name(), replica.is_healthy(), replica.lag()));
     }
 }

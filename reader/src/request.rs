@@ -37,19 +37,14 @@ pub(crate) struct Call<'a> {
 impl Call<'_> {
     /// The first or second id of the path, decoded and checked.
     pub(crate) fn id<T>(&self, index: usize, new: fn(Box<str>) -> Result<T, InvalidId>) -> Result<T, Error> {
-        let decoded = percent_decode_str(self.variables[index])
-            .decode_utf8()
-            .map_err(|_| Error::IdNotUtf8)?;
+        let decoded = percent_decode_str(self.variables[index]).decode_utf8().map_err(|_| Error::IdNotUtf8)?;
         Ok(new(decoded.into())?)
     }
 
     /// The last value of a query parameter, decoded; parameters that a route does not know are ignored.
     pub(crate) fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         let query = self.uri.query().unwrap_or_default();
-        url::form_urlencoded::parse(query.as_bytes())
-            .filter(|(key, _)| key == name)
-            .last()
-            .map(|(_, value)| value)
+        url::form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name).last().map(|(_, value)| value)
     }
 
     /// The whole body, which must be JSON by its media type and at most `READER_BODY_BYTES_MAX` long.
@@ -84,9 +79,7 @@ impl Call<'_> {
 }
 
 fn is_json(content_type: Option<&HeaderValue>) -> bool {
-    let essence = content_type
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next());
+    let essence = content_type.and_then(|value| value.to_str().ok()).and_then(|value| value.split(';').next());
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
@@ -112,9 +105,7 @@ pub(crate) fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
     /// `: ` and the end of the line.
     const PER_HEADER: usize = 4;
     let line = uri.path().len() + uri.query().map_or(0, str::len);
-    headers.iter().fold(line, |sum, (name, value)| {
-        sum + name.as_str().len() + value.len() + PER_HEADER
-    })
+    headers.iter().fold(line, |sum, (name, value)| sum + name.as_str().len() + value.len() + PER_HEADER)
 }
 
 #[cfg(test)]
@@ -123,13 +114,9 @@ mod tests {
 
     #[test]
     fn a_sane_request_id_is_taken() {
-        for (id, taken) in [
-            ("my-id-1", true),
-            ("", false),
-            ("a b", false),
-            (&"x".repeat(128), true),
-            (&"x".repeat(129), false),
-        ] {
+        for (id, taken) in
+            [("my-id-1", true), ("", false), ("a b", false), (&"x".repeat(128), true), (&"x".repeat(129), false)]
+        {
             let headers = HeaderMap::from_iter([(X_REQUEST_ID, HeaderValue::from_str(id).unwrap())]);
             assert_eq!(request_id(&headers) == id, taken, "{id:?}");
         }

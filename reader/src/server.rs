@@ -45,9 +45,7 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, accepting: Condi
     server.accept_until(shutdown.cancelled()).await;
     accepting.set(false, "draining");
     server.app.start_draining();
-    server
-        .accept_until(tokio::time::sleep(server.app.config.pre_drain))
-        .await;
+    server.accept_until(tokio::time::sleep(server.app.config.pre_drain)).await;
     server.drain().await;
 }
 
@@ -74,12 +72,7 @@ impl Server {
     async fn accept_until(&self, end: impl Future<Output = ()>) {
         let accept = async {
             loop {
-                let permit = self
-                    .free
-                    .clone()
-                    .acquire_owned()
-                    .await
-                    .expect("the semaphore is never closed");
+                let permit = self.free.clone().acquire_owned().await.expect("the semaphore is never closed");
                 match self.listener.accept().await {
                     Ok((stream, _)) => self.spawn(stream, permit),
                     Err(error) => {
@@ -103,9 +96,7 @@ impl Server {
             let app = app.clone();
             async move { Ok::<_, Infallible>(gate::answer(&app, request).await) }
         });
-        let connection = self
-            .connections
-            .watch(self.http.serve_connection(TokioIo::new(stream), service));
+        let connection = self.connections.watch(self.http.serve_connection(TokioIo::new(stream), service));
         let app = self.app.clone();
         tokio::spawn(async move {
             app.observe.connection_opened();
@@ -128,10 +119,7 @@ impl Server {
         }
         drop(self.listener);
         let open = self.connections.count();
-        if tokio::time::timeout(self.app.config.drain_max, self.connections.shutdown())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(self.app.config.drain_max, self.connections.shutdown()).await.is_err() {
             tracing::warn!(open, "connections that did not end in time are cut");
         }
     }

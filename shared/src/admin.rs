@@ -44,18 +44,10 @@ impl Readiness {
         let name = name.into();
         let mut rows = self.rows();
         let index = rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
-            rows.push(Row {
-                name,
-                holds: false,
-                detail: "starting".into(),
-                since: SystemTime::now(),
-            });
+            rows.push(Row { name, holds: false, detail: "starting".into(), since: SystemTime::now() });
             rows.len() - 1
         });
-        Condition {
-            readiness: self.clone(),
-            index,
-        }
+        Condition { readiness: self.clone(), index }
     }
 
     /// Whether there are conditions and all of them hold.
@@ -119,9 +111,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let app = router(readiness, metrics);
-    axum::serve(listener, app)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
+    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
 /// The routes of the admin port; a service that knows more merges its own.
@@ -138,11 +128,7 @@ pub fn router(readiness: Readiness, metrics: PrometheusHandle) -> Router {
 
 async fn readyz(State(readiness): State<Readiness>) -> Response {
     let report = readiness.report();
-    let status = if report["ready"] == true {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if report["ready"] == true { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()
 }
 

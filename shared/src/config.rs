@@ -69,10 +69,7 @@ pub struct Invalid {
 impl Invalid {
     /// Names a setting and what is wrong with it.
     pub fn new(name: impl Into<String>, why: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            why: why.into(),
-        }
+        Self { name: name.into(), why: why.into() }
     }
 }
 
@@ -125,9 +122,7 @@ fn load_from<T: Parser, C>(
 /// The arguments that a file may set: `(id, argument)` of all that have a flag, but for those about the file itself.
 fn settings(command: &Command) -> impl Iterator<Item = &clap::Arg> {
     const NOT_SETTINGS: [&str; 4] = ["config", "print_config", "help", "version"];
-    command
-        .get_arguments()
-        .filter(|arg| arg.get_long().is_some() && !NOT_SETTINGS.contains(&arg.get_id().as_str()))
+    command.get_arguments().filter(|arg| arg.get_long().is_some() && !NOT_SETTINGS.contains(&arg.get_id().as_str()))
 }
 
 /// The key of an argument in a TOML file.

@@ -110,19 +110,12 @@ pub struct Problem {
 impl Problem {
     /// A problem of a request whose id is not known yet.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-            request_id: None,
-        }
+        Self { kind, detail: detail.into(), request_id: None }
     }
 
     /// The same problem, with the request's id.
     pub fn with_request_id(self, request_id: impl Into<String>) -> Self {
-        Self {
-            request_id: Some(request_id.into()),
-            ..self
-        }
+        Self { request_id: Some(request_id.into()), ..self }
     }
 
     /// The body, one JSON object.
@@ -150,12 +143,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response<Body> {
-        (
-            self.kind.status(),
-            [(header::CONTENT_TYPE, CONTENT_TYPE)],
-            self.to_json(),
-        )
-            .into_response()
+        (self.kind.status(), [(header::CONTENT_TYPE, CONTENT_TYPE)], self.to_json()).into_response()
     }
 }
 
@@ -166,10 +154,7 @@ mod tests {
 
     #[test]
     fn names_and_statuses_are_the_contracts() {
-        let list: Vec<_> = Kind::ALL
-            .iter()
-            .map(|k| format!("{} {}", k.status().as_u16(), k.name()))
-            .collect();
+        let list: Vec<_> = Kind::ALL.iter().map(|k| format!("{} {}", k.status().as_u16(), k.name())).collect();
         assert_eq!(
             list,
             [
@@ -205,9 +190,6 @@ mod tests {
             "detail": "an id is \"empty\"", "request_id": "r-1"});
         assert_eq!(body, want);
         let response = problem.into_response();
-        assert_eq!(
-            (response.status().as_u16(), &response.headers()["content-type"]),
-            (400, &CONTENT_TYPE)
-        );
+        assert_eq!((response.status().as_u16(), &response.headers()["content-type"]), (400, &CONTENT_TYPE));
     }
 }

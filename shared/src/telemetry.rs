@@ -18,9 +18,7 @@ const SECONDS_BUCKETS: [f64; 18] = [
 ];
 
 /// Upper bounds of all other histograms: counts of records and the like.
-const COUNT_BUCKETS: [f64; 12] = [
-    1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 10_000.0,
-];
+const COUNT_BUCKETS: [f64; 12] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 10_000.0];
 
 /// How often samples of histograms are folded into their buckets; they take memory until then.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,9 +29,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub fn init(common: &Common) {
     // The filter was checked when the configuration was parsed.
     let filter = EnvFilter::new(&common.log);
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _ = match common.log_format {
         LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).try_init(),
@@ -45,12 +41,7 @@ fn log_panic(info: &std::panic::PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let message = info.payload_as_str().unwrap_or("a panic without text");
     let thread = std::thread::current();
-    tracing::error!(
-        panic = message,
-        place,
-        thread = thread.name().unwrap_or("unnamed"),
-        "thread panicked"
-    );
+    tracing::error!(panic = message, place, thread = thread.name().unwrap_or("unnamed"), "thread panicked");
 }
 
 /// Installs the process's metrics recorder and starts its upkeep; the handle renders the metrics.

@@ -87,11 +87,7 @@ impl InstalledApps {
         for app in serde_json::from_str::<Document<'_>>(document)?.apps {
             let ids: Ids = serde_json::from_str(app.get())?;
             let app_id = AppId::new(ids.app_id).map_err(serde_json::Error::custom)?;
-            let instance_id = ids
-                .instance_id
-                .map(InstanceId::new)
-                .transpose()
-                .map_err(serde_json::Error::custom)?;
+            let instance_id = ids.instance_id.map(InstanceId::new).transpose().map_err(serde_json::Error::custom)?;
             installed.insert((app_id, instance_id), app.get().to_owned());
         }
         Ok(Self::new(installed))
@@ -107,18 +103,10 @@ impl InstalledApps {
             }
             let start = json.len();
             json.push_str(&app);
-            apps.push(InstalledApp {
-                app_id,
-                instance_id,
-                json: start..json.len(),
-            });
+            apps.push(InstalledApp { app_id, instance_id, json: start..json.len() });
         }
         json.push(']');
-        Self {
-            hash: xxh3_128(json.as_bytes()),
-            json,
-            apps,
-        }
+        Self { hash: xxh3_128(json.as_bytes()), json, apps }
     }
 
     /// JSON text of one of `self.apps`.
@@ -164,16 +152,10 @@ pub fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
 fn elements(array: &str, apps_max: usize) -> Result<Vec<&RawValue>, Rejection> {
     let exceeded = Cell::new(false);
     let mut deserializer = serde_json::Deserializer::from_str(array);
-    let elements = deserializer.deserialize_seq(Elements {
-        max: apps_max,
-        exceeded: &exceeded,
-    });
+    let elements = deserializer.deserialize_seq(Elements { max: apps_max, exceeded: &exceeded });
     match elements.and_then(|elements| deserializer.end().map(|()| elements)) {
         Ok(elements) => Ok(elements),
-        Err(_) if exceeded.get() => Err(Rejection::new(
-            Reason::TooManyApps,
-            format!("more than {apps_max} apps"),
-        )),
+        Err(_) if exceeded.get() => Err(Rejection::new(Reason::TooManyApps, format!("more than {apps_max} apps"))),
         Err(error) => Err(Rejection::new(Reason::InvalidApps, error.to_string())),
     }
 }
@@ -214,8 +196,7 @@ fn decode_app(element: &RawValue, projection: &Projection) -> Result<(Key, Optio
             return Ok(None);
         };
         let text = scalar_text(value);
-        text.map(Some)
-            .ok_or_else(|| Rejection::new(Reason::InvalidApp, format!("an app's {what} is no text")))
+        text.map(Some).ok_or_else(|| Rejection::new(Reason::InvalidApp, format!("an app's {what} is no text")))
     };
     let app_id = text_of(0, "id")?.ok_or_else(|| Rejection::new(Reason::InvalidApp, "an app has no id".to_owned()))?;
     let app_id = AppId::new(app_id.into_owned()).map_err(Rejection::invalid_id)?;
@@ -223,9 +204,8 @@ fn decode_app(element: &RawValue, projection: &Projection) -> Result<(Key, Optio
         Some(index) => text_of(index, "instance")?,
         None => None,
     };
-    let instance_id = instance_id
-        .map(|id| InstanceId::new(id.into_owned()).map_err(Rejection::invalid_id))
-        .transpose()?;
+    let instance_id =
+        instance_id.map(|id| InstanceId::new(id.into_owned()).map_err(Rejection::invalid_id)).transpose()?;
 
     let mut json = Vec::with_capacity(element.get().len() + 32);
     json.extend_from_slice(b"{\"app_id\":");
@@ -250,10 +230,7 @@ fn decode_app(element: &RawValue, projection: &Projection) -> Result<(Key, Optio
         json.extend_from_slice(value.get().as_bytes());
     }
     json.push(b'}');
-    Ok((
-        (app_id, instance_id),
-        installed.then(|| String::from_utf8(json).expect("made of UTF-8")),
-    ))
+    Ok(((app_id, instance_id), installed.then(|| String::from_utf8(json).expect("made of UTF-8"))))
 }
 
 fn write_member(json: &mut Vec<u8>, name: &str) {

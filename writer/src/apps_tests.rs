@@ -24,13 +24,7 @@ fn apps_are_sorted_and_their_members_renamed() {
 #[test]
 fn an_app_without_instance_stands_before_those_with_one() {
     let apps = decode(r#"[{"appDefId":"a","instanceId":"i"},{"appDefId":"a"}]"#).expect("valid");
-    assert_eq!(
-        apps.apps
-            .iter()
-            .map(|app| app.instance_id.is_some())
-            .collect::<Vec<_>>(),
-        [false, true]
-    );
+    assert_eq!(apps.apps.iter().map(|app| app.instance_id.is_some()).collect::<Vec<_>>(), [false, true]);
 }
 
 #[test]
@@ -42,13 +36,7 @@ fn extra_members_keep_their_text_to_the_digit() {
 
 #[test]
 fn no_apps_is_an_empty_array_in_every_form() {
-    for column in [
-        "null",
-        "\"null\"",
-        "[]",
-        "\" [ ] \"",
-        r#"[{"appDefId":"a","status":"UNINSTALLED"}]"#,
-    ] {
+    for column in ["null", "\"null\"", "[]", "\" [ ] \"", r#"[{"appDefId":"a","status":"UNINSTALLED"}]"#] {
         assert_eq!(json(column), "[]", "{column}");
     }
 }
@@ -59,14 +47,8 @@ fn the_last_of_two_equal_elements_wins_also_when_not_installed() {
         json(r#"[{"appDefId":"a","version":"1"},{"appDefId":"a","version":"2"}]"#),
         r#"[{"app_id":"a","version":"2"}]"#
     );
-    assert_eq!(
-        json(r#"[{"appDefId":"a"},{"appDefId":"a","status":"UNINSTALLED"}]"#),
-        "[]"
-    );
-    assert_eq!(
-        json(r#"[{"appDefId":"a","status":"UNINSTALLED"},{"appDefId":"a"}]"#),
-        r#"[{"app_id":"a"}]"#
-    );
+    assert_eq!(json(r#"[{"appDefId":"a"},{"appDefId":"a","status":"UNINSTALLED"}]"#), "[]");
+    assert_eq!(json(r#"[{"appDefId":"a","status":"UNINSTALLED"},{"appDefId":"a"}]"#), r#"[{"app_id":"a"}]"#);
 }
 
 #[test]

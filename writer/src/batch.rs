@@ -33,12 +33,7 @@ pub struct Tenure {
 impl Tenure {
     /// A tenure that has just begun.
     pub fn new(partition: i32, epoch: i64, source_epoch: i32) -> Self {
-        Self {
-            partition,
-            epoch,
-            source_epoch,
-            ended: AtomicBool::new(false),
-        }
+        Self { partition, epoch, source_epoch, ended: AtomicBool::new(false) }
     }
 
     /// Ends it; batches that carry it are abandoned.
@@ -109,11 +104,7 @@ impl Batch {
 
     /// Adds a partition: its position before the batch and after it.
     pub fn advance(&mut self, tenure: &Arc<Tenure>, from_offset: i64, next_offset: i64) {
-        self.parts.push(Part {
-            tenure: Arc::clone(tenure),
-            from_offset,
-            next_offset,
-        });
+        self.parts.push(Part { tenure: Arc::clone(tenure), from_offset, next_offset });
     }
 
     /// A record's bytes.
@@ -121,10 +112,7 @@ impl Batch {
         Raw {
             key: record.key.clone().map(|range| &self.bytes[range]),
             value: record.value.clone().map(|range| &self.bytes[range]),
-            headers: RecordHeaders {
-                batch: self,
-                range: record.headers.clone(),
-            },
+            headers: RecordHeaders { batch: self, range: record.headers.clone() },
         }
     }
 
@@ -155,10 +143,7 @@ pub struct RecordHeaders<'a> {
 impl Headers for RecordHeaders<'_> {
     fn get(&self, name: &str) -> Option<&[u8]> {
         let headers = &self.batch.headers[self.range.clone()];
-        let (_, value) = headers
-            .iter()
-            .rev()
-            .find(|(range, _)| &self.batch.bytes[range.clone()] == name.as_bytes())?;
+        let (_, value) = headers.iter().rev().find(|(range, _)| &self.batch.bytes[range.clone()] == name.as_bytes())?;
         Some(&self.batch.bytes[value.clone()?])
     }
 }
@@ -172,18 +157,9 @@ mod tests {
     #[test]
     fn a_record_reads_back_as_it_came() {
         let headers = OwnedHeaders::new()
-            .insert(Header {
-                key: "twice",
-                value: Some("first"),
-            })
-            .insert(Header {
-                key: "empty",
-                value: None::<&str>,
-            })
-            .insert(Header {
-                key: "twice",
-                value: Some("last"),
-            });
+            .insert(Header { key: "twice", value: Some("first") })
+            .insert(Header { key: "empty", value: None::<&str> })
+            .insert(Header { key: "twice", value: Some("last") });
         let message = |payload: Option<&[u8]>| {
             OwnedMessage::new(
                 payload.map(<[u8]>::to_vec),

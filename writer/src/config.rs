@@ -39,12 +39,7 @@ pub struct Args {
     database_url_file: Option<PathBuf>,
 
     /// Topic of the MetaSite table, as Debezium names it
-    #[arg(
-        long,
-        env = "WRITER_TOPIC",
-        default_value = "metasite.public.meta_site",
-        global = true
-    )]
+    #[arg(long, env = "WRITER_TOPIC", default_value = "metasite.public.meta_site", global = true)]
     topic: String,
 
     /// Consumer group; the generation's number is added to it (`-g1`), so that generations consume independently
@@ -160,10 +155,7 @@ impl Config {
             lanes: args.lanes,
             batch_records_max: args.batch_records_max,
             batch_bytes_max: args.batch_bytes_max as usize,
-            limits: Limits {
-                value_bytes_max: args.value_max_bytes as usize,
-                site_apps_max: args.site_apps_max,
-            },
+            limits: Limits { value_bytes_max: args.value_max_bytes as usize, site_apps_max: args.site_apps_max },
             key_change_wait: args.key_change_wait,
             drain_max: args.drain_max,
             admin_listen: args.admin_listen,
@@ -205,10 +197,7 @@ mod tests {
     #[test]
     fn a_writer_runs_unless_it_is_told_another_verb() {
         let url = "postgres://u:secret@h/d";
-        assert!(matches!(
-            config(&["--database-url", url]).expect("valid").verb,
-            Verb::Run
-        ));
+        assert!(matches!(config(&["--database-url", url]).expect("valid").verb, Verb::Run));
         let position = config(&["position", "--json", "--database-url", url]).expect("valid");
         assert!(matches!(position.verb, Verb::Position) && position.json);
         assert_eq!(position.group_of(3), "installed-apps-writer-g3");
@@ -219,14 +208,8 @@ mod tests {
         for (args, named) in [
             (&["--database-url", "postgres://u:secret@[broken"][..], "DATABASE_URL"),
             (&["--database-url", ""], "DATABASE_URL"),
-            (
-                &["--database-url", "postgres://h/d", "--projection", "/nowhere.toml"],
-                "/nowhere.toml",
-            ),
-            (
-                &["--database-url", "postgres://h/d", "--key-change-wait", "soon"],
-                "key-change-wait",
-            ),
+            (&["--database-url", "postgres://h/d", "--projection", "/nowhere.toml"], "/nowhere.toml"),
+            (&["--database-url", "postgres://h/d", "--key-change-wait", "soon"], "key-change-wait"),
             (&["--database-url", "postgres://h/d", "--lanes", "0"], "lanes"),
         ] {
             let error = config(args).expect_err("refused");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use shared::{
     envelope::{
         Column, Envelope, EnvelopeError, Headers, OLD_KEY_HEADER, Operation, SourcePosition, key_id, scalar_text,
@@ -83,20 +84,14 @@ pub fn decode(
 ) -> Result<Option<Event>, Rejection> {
     let value_bytes = record.value.map_or(0, <[u8]>::len);
     if value_bytes > limits.value_bytes_max {
-        let detail = format!(
-            "the value has {value_bytes} bytes; the limit is {}",
-            limits.value_bytes_max
-        );
+        let detail = format!("the value has {value_bytes} bytes; the limit is {}", limits.value_bytes_max);
         return Err(Rejection::new(Reason::TooLarge, detail));
     }
     let envelope = Envelope::read(record.value, &record.headers)?;
     let kind = match envelope.operation {
         Operation::None => return Ok(None),
         Operation::Truncate => {
-            return Err(Rejection::new(
-                Reason::Truncate,
-                "the source table was truncated".to_owned(),
-            ));
+            return Err(Rejection::new(Reason::Truncate, "the source table was truncated".to_owned()));
         }
         Operation::Delete => Kind::Delete,
         Operation::Tombstone => Kind::Tombstone,
@@ -127,43 +122,30 @@ fn decode_row(
     select(row, &projection.site, &mut found)
         .map_err(|error| Rejection::new(Reason::InvalidJson, error.to_string()))?;
     let column = |n: usize| Column::new(found[n], &projection.unavailable_value);
-    agree(record.key, column(0), projection)?;
+    agree(record.key, found[0], projection)?;
     let apps = match column(1) {
         Column::Absent => Told::Absent,
-        Column::Present(json) => Told::Value(Arc::new(InstalledApps::decode(
-            json.get(),
-            projection,
-            limits.site_apps_max,
-        )?)),
+        Column::Present(json) => {
+            Told::Value(Arc::new(InstalledApps::decode(json.get(), projection, limits.site_apps_max)?))
+        }
     };
     let old_key = match record.headers.get(OLD_KEY_HEADER) {
         Some(key) => Some(site_id(Some(key), projection)?),
         None => None,
     };
-    Ok(Kind::Write {
-        version: version(column(2), projection)?,
-        apps,
-        old_key,
-    })
+    Ok(Kind::Write { version: version(column(2), projection)?, apps, old_key })
 }
 
 /// The key decides; a row that names another id contradicts it.
-fn agree(key: Option<&[u8]>, row: Column<'_>, projection: &Projection) -> Result<(), Rejection> {
-    let Column::Present(json) = row else { return Ok(()) };
+fn agree(key: Option<&[u8]>, row: Option<&RawValue>, projection: &Projection) -> Result<(), Rejection> {
+    let Some(json) = row else { return Ok(()) };
     let key = site_id(key, projection)?;
-    let id = scalar_text(json).ok_or_else(|| {
-        Rejection::new(
-            Reason::InvalidRow,
-            format!("`{}` is no scalar", projection.key_member()),
-        )
-    })?;
+    let id = scalar_text(json)
+        .ok_or_else(|| Rejection::new(Reason::InvalidRow, format!("`{}` is no scalar", projection.key_member())))?;
     if id == key.as_str() {
         return Ok(());
     }
-    Err(Rejection::new(
-        Reason::InvalidKey,
-        format!("the key names {key:?}, the row another id", key = key.as_str()),
-    ))
+    Err(Rejection::new(Reason::InvalidKey, format!("the key names {key:?}, the row another id", key = key.as_str())))
 }
 
 fn version(column: Column<'_>, projection: &Projection) -> Result<Told<Option<i64>>, Rejection> {

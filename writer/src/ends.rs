@@ -49,10 +49,7 @@ pub fn fetch(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partiti
 /// Samples the ends of these partitions; those that the broker does not tell are left out.
 pub fn sample(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partitions: &[i32]) -> Sample {
     let at = Timestamp::now();
-    let ends = partitions
-        .iter()
-        .filter_map(|&p| fetch(consumer, topic, p).map(|ends| (p, ends)).ok())
-        .collect();
+    let ends = partitions.iter().filter_map(|&p| fetch(consumer, topic, p).map(|ends| (p, ends)).ok()).collect();
     Sample { at, ends }
 }
 
@@ -93,10 +90,7 @@ mod tests {
 
     fn sample(second: i64, high: i64) -> Arc<Sample> {
         let at = Timestamp::from_second(second).expect("a moment");
-        Arc::new(Sample {
-            at,
-            ends: HashMap::from([(0, Ends { low: 0, high })]),
-        })
+        Arc::new(Sample { at, ends: HashMap::from([(0, Ends { low: 0, high })]) })
     }
 
     #[test]
@@ -106,15 +100,8 @@ mod tests {
             samples.push(sample(second, high));
         }
         let as_of = |offset| samples.as_of(0, offset).map(|at| at.as_second());
-        assert_eq!(
-            [as_of(9), as_of(10), as_of(19), as_of(20), as_of(99)],
-            [None, Some(1), Some(1), Some(3), Some(3)]
-        );
-        assert_eq!(
-            samples.as_of(1, 99),
-            None,
-            "a partition that was not sampled claims nothing"
-        );
+        assert_eq!([as_of(9), as_of(10), as_of(19), as_of(20), as_of(99)], [None, Some(1), Some(1), Some(3), Some(3)]);
+        assert_eq!(samples.as_of(1, 99), None, "a partition that was not sampled claims nothing");
     }
 
     #[test]

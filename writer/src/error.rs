@@ -61,11 +61,7 @@ fn disposition_of(sqlstate: &str) -> Disposition {
 fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => {
-            format!(
-                "{} (SQLSTATE {})",
-                error.message(),
-                error.code().as_deref().unwrap_or("unknown")
-            )
+            format!("{} (SQLSTATE {})", error.message(), error.code().as_deref().unwrap_or("unknown"))
         }
         other => other.to_string(),
     }
@@ -89,9 +85,6 @@ mod tests {
         let refused = sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
         assert_eq!(StoreError::from(refused).disposition(), Disposition::Retry);
         assert_eq!(StoreError::ClaimsOver(vec![1]).disposition(), Disposition::LetGo);
-        assert_eq!(
-            StoreError::TimedOut(Duration::from_secs(1)).disposition(),
-            Disposition::Retry
-        );
+        assert_eq!(StoreError::TimedOut(Duration::from_secs(1)).disposition(), Disposition::Retry);
     }
 }

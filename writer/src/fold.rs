@@ -74,11 +74,7 @@ pub struct Entry {
 impl Entry {
     /// An entry that no event has touched.
     pub fn new(stored: Option<Site>) -> Self {
-        Self {
-            folded: stored.clone(),
-            stored,
-            dirty: false,
-        }
+        Self { folded: stored.clone(), stored, dirty: false }
     }
 }
 
@@ -132,15 +128,14 @@ pub fn fold(sites: &mut Sites, event: &Event, place: Place) -> Result<Outcome, U
     match &event.kind {
         Kind::Tombstone if site.is_some_and(|site| site.last_delete_partition == Some(place.partition)) => {
             // It shares the fate of the delete directly before it: that one was applied, or it was stale.
-            Ok(if site.is_some_and(|site| site.alive) {
-                Outcome::Stale
-            } else {
-                Outcome::Unchanged
-            })
+            Ok(if site.is_some_and(|site| site.alive) { Outcome::Stale } else { Outcome::Unchanged })
         }
         _ if stale => {
-            let last_delete = matches!(event.kind, Kind::Delete).then_some(place.partition);
-            remember_delete(entry_mut(sites, &event.site_id), last_delete);
+            let entry = entry_mut(sites, &event.site_id);
+            match event.kind {
+                Kind::Delete => remember_delete(entry, place.partition),
+                Kind::Write { .. } | Kind::Tombstone => forget_delete(entry, place.partition),
+            }
             Ok(Outcome::Stale)
         }
         Kind::Write { version, apps, old_key } => {
@@ -170,14 +165,18 @@ fn is_stale(site: &Site, event: &Event, source_epoch: i32) -> bool {
     }
 }
 
-/// The apps of an event that leaves them out: of the old key's marker when the event is the create of a key change (delete
-/// and create share their source position), else those that the site has.
+/// The apps of an event that leaves them out: those that the site has, or, when the event is the create of a key change,
+/// those of the old key's marker.
+///
+/// Delete and create of a key change share their source position; so do the changes of one transaction, which is why a
+/// repeat of it may find the site's own marker. A create takes nothing from an earlier life of its key.
 fn as_before(sites: &Sites, event: &Event, old_key: Option<&SiteId>) -> Result<Content, Undecided> {
-    let marker = old_key
-        .and_then(|key| entry(sites, key).folded.as_ref())
-        .filter(|site| !site.alive && site.source_position.is_some() && site.source_position == event.source_position);
-    let own = entry(sites, &event.site_id).folded.as_ref().filter(|site| site.alive);
-    match (marker.or(own), old_key) {
+    let same_position = |site: &&Site| site.source_position.is_some() && site.source_position == event.source_position;
+    let of_old_key = old_key.and_then(|key| entry(sites, key).folded.as_ref());
+    let of_old_key = of_old_key.filter(|site| !site.alive).filter(same_position);
+    let own = entry(sites, &event.site_id).folded.as_ref();
+    let own = own.filter(|site| same_position(site) || (site.alive && old_key.is_none()));
+    match (of_old_key.or(own), old_key) {
         (Some(site), _) if site.content != Content::Nothing => Ok(site.content.clone()),
         (None, Some(old_key)) if event.source_position.is_some() => Err(Undecided::AwaitsOldKey(old_key.clone())),
         _ => Err(Undecided::IncompleteRow),
@@ -187,7 +186,7 @@ fn as_before(sites: &Sites, event: &Event, old_key: Option<&SiteId>) -> Result<C
 fn write(entry: &mut Entry, event: &Event, place: Place, version: &Told<Option<i64>>, content: Content) -> Outcome {
     let before = entry.folded.as_ref();
     if before.is_some_and(|site| site.alive && site.content.hash() == content.hash()) {
-        remember_delete(entry, None);
+        forget_delete(entry, place.partition);
         return Outcome::Unchanged;
     }
     // An event without a position (an incremental snapshot's row) counts, and leaves the guard as it is.
@@ -206,7 +205,7 @@ fn write(entry: &mut Entry, event: &Event, place: Place, version: &Told<Option<i
         source_epoch,
         partition: place.partition,
         offset: place.offset,
-        last_delete_partition: None,
+        last_delete_partition: before.and_then(|site| site.last_delete_partition).filter(|p| *p != place.partition),
     });
     entry.dirty = true;
     Outcome::Applied
@@ -229,7 +228,7 @@ fn delete(entry: &mut Entry, event: &Event, place: Place) -> Outcome {
             let known = (marker.source_position, marker.source_epoch) == (event.source_position, place.source_epoch);
             (marker.source_position, marker.source_epoch) = (event.source_position, place.source_epoch);
             entry.dirty |= !known;
-            remember_delete(entry, Some(place.partition));
+            remember_delete(entry, place.partition);
             Outcome::Unchanged
         }
         None => {
@@ -249,15 +248,22 @@ fn delete(entry: &mut Entry, event: &Event, place: Place) -> Outcome {
     }
 }
 
-fn remember_delete(entry: &mut Entry, partition: Option<i32>) {
-    if let Some(site) = entry
-        .folded
-        .as_mut()
-        .filter(|site| site.last_delete_partition != partition)
-    {
-        site.last_delete_partition = partition;
-        entry.dirty = true;
-    }
+/// The last record of this key in this partition was a delete.
+fn remember_delete(entry: &mut Entry, partition: i32) {
+    set_last_delete(entry, |_| Some(partition));
+}
+
+/// The last record of this key in this partition was none. What another partition said last stays (keys move when partitions
+/// are added).
+fn forget_delete(entry: &mut Entry, partition: i32) {
+    set_last_delete(entry, |last| last.filter(|last| *last != partition));
+}
+
+fn set_last_delete(entry: &mut Entry, set: impl Fn(Option<i32>) -> Option<i32>) {
+    let Some(site) = entry.folded.as_mut() else { return };
+    let last = set(site.last_delete_partition);
+    entry.dirty |= last != site.last_delete_partition;
+    site.last_delete_partition = last;
 }
 
 #[cfg(test)]

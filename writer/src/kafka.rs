@@ -45,10 +45,7 @@ pub fn read_properties(path: &Path) -> Result<HashMap<String, String>, Invalid> 
             properties.insert(key.to_owned(), value);
         }
     }
-    if properties
-        .get("ssl.truststore.type")
-        .is_some_and(|kind| kind.eq_ignore_ascii_case("PEM"))
-    {
+    if properties.get("ssl.truststore.type").is_some_and(|kind| kind.eq_ignore_ascii_case("PEM")) {
         properties.remove("ssl.truststore.type");
         if let Some(location) = properties.remove("ssl.truststore.location") {
             properties.insert("ssl.ca.location".to_owned(), location);
@@ -81,10 +78,7 @@ pub fn client_settings(
         properties.insert("bootstrap.servers".to_owned(), servers.to_owned());
     }
     if !optional && !properties.contains_key("bootstrap.servers") {
-        return Err(Invalid::new(
-            "KAFKA_BOOTSTRAP_SERVERS",
-            "is required: host:port of one broker or more",
-        ));
+        return Err(Invalid::new("KAFKA_BOOTSTRAP_SERVERS", "is required: host:port of one broker or more"));
     }
     Ok(properties)
 }
@@ -105,10 +99,7 @@ pub fn consumer<C: ConsumerContext>(
     if config.get("group.protocol") != Some("consumer") {
         config.set("partition.assignment.strategy", "cooperative-sticky");
     }
-    config
-        .set("group.id", group)
-        .set("client.id", "siteview-writer")
-        .create_with_context(context)
+    config.set("group.id", group).set("client.id", "siteview-writer").create_with_context(context)
 }
 
 #[cfg(test)]
@@ -131,23 +122,12 @@ mod tests {
         let read = read(text).expect("valid");
         let get = |key| read.get(key).map(String::as_str);
         assert_eq!((get("sasl.username"), get("sasl.password")), (Some("u"), Some("p=1")));
-        assert_eq!(
-            (get("ssl.ca.location"), get("session.timeout.ms")),
-            (Some("/etc/ca.pem"), Some("9000"))
-        );
+        assert_eq!((get("ssl.ca.location"), get("session.timeout.ms")), (Some("/etc/ca.pem"), Some("9000")));
     }
 
     #[test]
     fn an_unknown_property_is_an_error_that_names_it() {
-        assert!(
-            read("no.such.setting=1\n")
-                .expect_err("refused")
-                .contains("no.such.setting")
-        );
-        assert!(
-            read("session.timeout.ms=never\n")
-                .expect_err("refused")
-                .contains("session.timeout.ms")
-        );
+        assert!(read("no.such.setting=1\n").expect_err("refused").contains("no.such.setting"));
+        assert!(read("session.timeout.ms=never\n").expect_err("refused").contains("session.timeout.ms"));
     }
 }

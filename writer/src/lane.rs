@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    assignment::TopicConsumer,
     batch::{Batch, Part, Tenure},
     decode::Limits,
     ends::{Sample, Samples},
@@ -23,7 +24,6 @@ use crate::{
     pipeline::{self, Context, Prepared, Stop, Stored},
     projection::Projection,
     rejection::{Reason, Rejection},
-    source::TopicConsumer,
     standing::Standing,
     store::{NextPosition, Store, TRANSACTION_MAX},
 };
@@ -120,16 +120,7 @@ impl Lane {
         newest_sample: watch::Receiver<Arc<Sample>>,
     ) -> Self {
         let (positions, old_key_waits) = (HashMap::new(), HashMap::new());
-        Self {
-            number,
-            shared,
-            store,
-            events,
-            newest_sample,
-            samples: Samples::default(),
-            positions,
-            old_key_waits,
-        }
+        Self { number, shared, store, events, newest_sample, samples: Samples::default(), positions, old_key_waits }
     }
 
     /// Works until the source closes the commands, or `hard_stop`: whatever is under way then is rolled back.
@@ -166,11 +157,7 @@ impl Lane {
             }
             match self.try_store(&prepared).await {
                 Ok(stored) => {
-                    positions = stored
-                        .positions
-                        .iter()
-                        .map(|p| (p.tenure.partition, p.next_offset))
-                        .collect();
+                    positions = stored.positions.iter().map(|p| (p.tenure.partition, p.next_offset)).collect();
                     self.shared.metrics.batch(prepared.len_records(), started.elapsed());
                     self.stored(stored);
                     break;
@@ -182,10 +169,7 @@ impl Lane {
                 },
             }
         }
-        self.tell(LaneEvent::BatchDone {
-            lane: self.number,
-            positions,
-        });
+        self.tell(LaneEvent::BatchDone { lane: self.number, positions });
     }
 
     async fn try_store(&mut self, prepared: &Prepared) -> Result<Stored, StoreError> {
@@ -196,10 +180,7 @@ impl Lane {
             (since.elapsed() >= self.shared.key_change_wait).then_some((*partition, *offset))
         };
         let waited_enough: HashSet<_> = self.old_key_waits.iter().filter_map(waited).collect();
-        let context = Context {
-            samples: &self.samples,
-            waited_enough: &waited_enough,
-        };
+        let context = Context { samples: &self.samples, waited_enough: &waited_enough };
         let storing = pipeline::store(&mut self.store, prepared, &context);
         let stored = tokio::time::timeout(TRANSACTION_MAX, storing).await;
         let stored = stored.unwrap_or(Err(StoreError::TimedOut(TRANSACTION_MAX)));
@@ -222,17 +203,14 @@ impl Lane {
         }
         for position in stored.positions {
             let partition = position.tenure.partition;
-            self.old_key_waits
-                .retain(|waiting, (offset, _)| *waiting != partition || *offset >= position.next_offset);
+            self.old_key_waits.retain(|waiting, (offset, _)| *waiting != partition || *offset >= position.next_offset);
             self.positions.insert(partition, position);
         }
         for (partition, cut) in stored.cuts {
             self.end(partition);
             match cut.why {
                 Stop::Rejected(rejection) => {
-                    self.shared
-                        .standing
-                        .rejected(&self.shared.topic, partition, cut.offset, &rejection);
+                    self.shared.standing.rejected(&self.shared.topic, partition, cut.offset, &rejection);
                     self.tell(LaneEvent::Blocked { partition });
                 }
                 Stop::AwaitsOldKey(old_key) => {
@@ -241,10 +219,7 @@ impl Lane {
                         (cut.offset, Instant::now())
                     });
                     debug_assert_eq!(offset, cut.offset, "a partition waits at its position");
-                    self.tell(LaneEvent::LetGo {
-                        partition,
-                        retry_after: OLD_KEY_RETRY,
-                    });
+                    self.tell(LaneEvent::LetGo { partition, retry_after: OLD_KEY_RETRY });
                 }
             }
         }
@@ -255,18 +230,12 @@ impl Lane {
             return;
         };
         self.shared.metrics.fenced(partitions.len());
-        tracing::warn!(
-            ?partitions,
-            "another writer has taken partitions, or their positions were moved"
-        );
+        tracing::warn!(?partitions, "another writer has taken partitions, or their positions were moved");
         for part in parts.iter().filter(|part| partitions.contains(&part.tenure.partition)) {
             part.tenure.end();
             let partition = part.tenure.partition;
             self.end(partition);
-            self.tell(LaneEvent::LetGo {
-                partition,
-                retry_after: RECLAIM_AFTER,
-            });
+            self.tell(LaneEvent::LetGo { partition, retry_after: RECLAIM_AFTER });
         }
     }
 
@@ -277,9 +246,7 @@ impl Lane {
             let (partition, offset) = (part.tenure.partition, part.from_offset);
             let rejection = Rejection::new(Reason::RejectedByDatabase, error.to_string());
             self.end(partition);
-            self.shared
-                .standing
-                .rejected(&self.shared.topic, partition, offset, &rejection);
+            self.shared.standing.rejected(&self.shared.topic, partition, offset, &rejection);
             self.tell(LaneEvent::Blocked { partition });
         }
     }

@@ -15,6 +15,7 @@
 //! What this crate refuses to know: how the view is queried. It serves no queries and links no API.
 
 pub mod apps;
+mod assignment;
 pub mod batch;
 pub mod config;
 pub mod decode;
@@ -47,19 +48,20 @@ use sqlx::ConnectOptions;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    assignment::{Assignment, TopicConsumer},
     batch::BatchLimits,
     config::Config,
     ends::{SAMPLE_INTERVAL, Sample},
     error::StoreError,
-    lane::{Lane, LaneEvent, Shared},
+    lane::{Lane, Shared},
     observe::Metrics,
-    source::{Assignment, COMMANDS_MAX, Source, TopicConsumer},
+    source::{COMMANDS_MAX, Source},
     standing::Standing,
     store::Store,
 };
@@ -78,16 +80,13 @@ pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: Cancellati
         .await
         .with_context(|| format!("WRITER_ADMIN_LISTEN: cannot listen on {}", config.admin_listen))?;
     let (readiness, admin_stop) = (Readiness::new(), CancellationToken::new());
-    let own_metrics = Metrics::new(config.topic.as_str().into());
-    let standing = Arc::new(Standing::new(&readiness, own_metrics.clone()));
-    let draining = readiness.condition("accepting");
-    draining.set(true, "not draining");
+    let standing = Arc::new(Standing::new(&readiness, Metrics::new(config.topic.as_str().into())));
     let admin = tokio::spawn(admin::serve(listener, readiness, metrics, admin_stop.clone()));
-
     let done = tokio::select! {
-        generation = generation(&config, &standing) => project(config, generation, own_metrics, standing, &shutdown, move || {
-            draining.set(false, "draining");
-        }).await,
+        generation = generation(&config, &standing) => match Parts::start(&config, generation, &standing, &shutdown) {
+            Ok(parts) => parts.run(&config, &standing, &shutdown).await,
+            Err(error) => Err(error),
+        },
         () = shutdown.cancelled() => Ok(()),
     };
     admin_stop.cancel();
@@ -115,99 +114,81 @@ async fn generation(config: &Config, standing: &Standing) -> i32 {
 async fn find_generation(config: &Config) -> Result<i32, StoreError> {
     let mut connection = config.database.clone().disable_statement_logging().connect().await?;
     let active = store::active_generation(&mut connection).await?;
-    config
-        .generation
-        .or(active)
-        .ok_or(StoreError::NotMigrated("active generation"))
+    config.generation.or(active).ok_or(StoreError::NotMigrated("active generation"))
 }
 
-/// Starts source, lanes and sampler, and stops them in the order of the data.
-async fn project(
-    config: Config,
-    generation: i32,
-    metrics: Metrics,
-    standing: Arc<Standing>,
-    shutdown: &CancellationToken,
-    on_drain: impl FnOnce(),
-) -> anyhow::Result<()> {
-    let (group, topic) = (config.group_of(generation), Arc::<str>::from(config.topic.as_str()));
-    tracing::info!(%topic, group, generation, lanes = config.lanes, "projecting");
-    let consumer = kafka::consumer(&config.kafka, &group, Assignment::new(metrics.clone()))
-        .context("the Kafka client refuses its settings")?;
-    let consumer = Arc::new(consumer);
-    let shared = Arc::new(Shared {
-        topic: Arc::clone(&topic),
-        projection: config.projection.clone(),
-        limits: config.limits,
-        key_change_wait: config.key_change_wait,
-        consumer: Arc::clone(&consumer),
-        standing: Arc::clone(&standing),
-        metrics,
-    });
-    let first_sample = Arc::new(ends::sample(&consumer, &topic, &[]));
-    let (newest, newest_sample) = watch::channel(first_sample);
-    let (events, lane_events) = blocking::channel::<LaneEvent>();
-    let hard_stop = CancellationToken::new();
-    let mut lanes = JoinSet::new();
-    let mut commands = Vec::new();
-    let options = store::connect_options(&config.database, &format!("view_g{generation}"));
-    let owner = Arc::<str>::from(format!("{} pid {}", hostname(), std::process::id()));
-    for number in 0..config.lanes {
-        let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
-        let store = Store::new(options.clone(), Arc::clone(&topic), Arc::clone(&owner));
-        let lane = Lane::new(
-            number,
-            Arc::clone(&shared),
-            store,
-            events.clone(),
-            newest_sample.clone(),
-        );
-        lanes.spawn(lane.run(receiver, hard_stop.clone()));
-        commands.push(sender);
-    }
-    drop((events, newest_sample));
-    let limits = BatchLimits {
-        records_max: config.batch_records_max,
-        bytes_max: config.batch_bytes_max,
-    };
-    let source = Source::new(
-        Arc::clone(&consumer),
-        Arc::clone(&topic),
-        limits,
-        commands,
-        lane_events,
-        Arc::clone(&standing),
-    );
-    let mut source = spawn_source(source, shutdown.clone())?;
-    let sampler = tokio::spawn(sample_ends(consumer, topic, standing, newest));
+/// The running parts: one source, the lanes that it feeds, and what samples the ends of the topic.
+struct Parts {
+    source: oneshot::Receiver<KafkaResult<()>>,
+    lanes: JoinSet<()>,
+    sampler: JoinHandle<()>,
+    hard_stop: CancellationToken,
+}
 
-    let ended = tokio::select! {
-        ended = &mut source => Some(ended),
-        Some(lane) = lanes.join_next() => anyhow::bail!("a lane died: {lane:?}"),
-        () = shutdown.cancelled() => None,
-    };
-    on_drain();
-    sampler.abort();
-    let drain_max = config.drain_max;
-    let stop_hard = async {
-        tokio::time::sleep(drain_max).await;
-        hard_stop.cancel()
-    };
-    let finish = async {
-        while lanes.join_next().await.is_some() {}
-        match ended {
-            Some(ended) => ended,
-            None => source.await,
+impl Parts {
+    fn start(
+        config: &Config,
+        generation: i32,
+        standing: &Arc<Standing>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let (group, topic) = (config.group_of(generation), Arc::<str>::from(config.topic.as_str()));
+        tracing::info!(%topic, group, generation, lanes = config.lanes, "projecting");
+        let metrics = standing.metrics().clone();
+        let consumer = kafka::consumer(&config.kafka, &group, Assignment::new(metrics.clone()))
+            .context("the Kafka client refuses its settings")?;
+        let consumer = Arc::new(consumer);
+        let (newest, newest_sample) = watch::channel(Arc::new(ends::sample(&consumer, &topic, &[])));
+        let (events, lane_events) = blocking::channel();
+        let shared = Arc::new(Shared {
+            topic: Arc::clone(&topic),
+            projection: config.projection.clone(),
+            limits: config.limits,
+            key_change_wait: config.key_change_wait,
+            consumer: Arc::clone(&consumer),
+            standing: Arc::clone(standing),
+            metrics,
+        });
+        let owner = Arc::<str>::from(format!("{} pid {}", hostname(), std::process::id()));
+        let options = store::connect_options(&config.database, &format!("view_g{generation}"));
+        let (mut lanes, mut commands, hard_stop) = (JoinSet::new(), Vec::new(), CancellationToken::new());
+        for number in 0..config.lanes {
+            let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
+            let store = Store::new(options.clone(), Arc::clone(&topic), Arc::clone(&owner));
+            let lane = Lane::new(number, Arc::clone(&shared), store, events.clone(), newest_sample.clone());
+            lanes.spawn(lane.run(receiver, hard_stop.clone()));
+            commands.push(sender);
         }
-    };
-    tokio::pin!(finish);
-    let ended = tokio::select! {
-        ended = &mut finish => ended,
-        () = stop_hard => finish.await,
-    };
-    ended
-        .context("the source died")?
-        .context("the Kafka client failed for good")
+        let limits = BatchLimits { records_max: config.batch_records_max, bytes_max: config.batch_bytes_max };
+        let links = commands.into_iter();
+        let source =
+            Source::new(Arc::clone(&consumer), Arc::clone(&topic), limits, links, lane_events, Arc::clone(standing));
+        let source = spawn_source(source, shutdown.clone())?;
+        let sampler = tokio::spawn(sample_ends(consumer, topic, Arc::clone(standing), newest));
+        Ok(Self { source, lanes, sampler, hard_stop })
+    }
+
+    /// Until `shutdown`, or until a part ends by itself, which ends the process.
+    async fn run(mut self, config: &Config, standing: &Standing, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            ended = &mut self.source => return ended.context("the source died")?.context("the Kafka client failed for good"),
+            Some(lane) = self.lanes.join_next() => anyhow::bail!("a lane died: {lane:?}"),
+            () = shutdown.cancelled() => {}
+        }
+        standing.draining();
+        self.sampler.abort();
+        self.drain(config.drain_max).await
+    }
+
+    /// The source has stopped polling and closed the lanes; they finish what they have, for so long at most.
+    async fn drain(mut self, drain_max: Duration) -> anyhow::Result<()> {
+        let lanes = async { while self.lanes.join_next().await.is_some() {} };
+        if tokio::time::timeout(drain_max, lanes).await.is_err() {
+            self.hard_stop.cancel();
+            while self.lanes.join_next().await.is_some() {}
+        }
+        self.source.await.context("the source died")?.context("the Kafka client failed for good")
+    }
 }
 
 fn spawn_source(source: Source, shutdown: CancellationToken) -> anyhow::Result<oneshot::Receiver<KafkaResult<()>>> {
@@ -216,10 +197,7 @@ fn spawn_source(source: Source, shutdown: CancellationToken) -> anyhow::Result<o
         // The receiver is gone only when the process is ending already.
         let _ = done.send(source.run(&shutdown));
     };
-    std::thread::Builder::new()
-        .name("source".to_owned())
-        .spawn(run)
-        .context("no thread for the source")?;
+    std::thread::Builder::new().name("source".to_owned()).spawn(run).context("no thread for the source")?;
     Ok(ended)
 }
 
@@ -255,11 +233,7 @@ async fn sample_ends(
 fn topic_exists(consumer: &TopicConsumer, topic: &str) -> Result<(), String> {
     let metadata = consumer.fetch_metadata(Some(topic), METADATA_MAX);
     let metadata = metadata.map_err(|error| format!("the brokers do not answer: {error}"))?;
-    match metadata
-        .topics()
-        .iter()
-        .any(|found| found.error().is_none() && !found.partitions().is_empty())
-    {
+    match metadata.topics().iter().any(|found| found.error().is_none() && !found.partitions().is_empty()) {
         true => Ok(()),
         false => Err(format!("the topic {topic} does not exist; waiting for it")),
     }

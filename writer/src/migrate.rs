@@ -23,15 +23,8 @@ const LOCK: i64 = 0x5349_5445_5649_4557;
 /// Errors: Postgres cannot be reached, or refuses a statement; what was applied until then stays and is continued by the next
 /// call.
 pub async fn run(config: &Config) -> anyhow::Result<()> {
-    let database = config
-        .database
-        .clone()
-        .application_name("siteview-migrate")
-        .disable_statement_logging();
-    let mut connection = database
-        .connect()
-        .await
-        .context("the view's database cannot be reached")?;
+    let database = config.database.clone().application_name("siteview-migrate").disable_statement_logging();
+    let mut connection = database.connect().await.context("the view's database cannot be reached")?;
     let applied = migrate(&mut connection).await?;
     print(&applied, config.json);
     Ok(())
@@ -53,10 +46,7 @@ fn print(applied: &[String], json: bool) {
 pub async fn migrate(connection: &mut PgConnection) -> anyhow::Result<Vec<String>> {
     // Held until the connection ends; the migrator's own lock covers one set of migrations, not all of them.
     connection.execute("set client_min_messages to warning").await?;
-    sqlx::query("select pg_advisory_lock($1)")
-        .bind(LOCK)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query("select pg_advisory_lock($1)").bind(LOCK).execute(&mut *connection).await?;
     let mut applied = Vec::new();
     apply(connection, "siteview", &CONTROL, &mut applied).await?;
     let first = "insert into siteview.generation (generation, state) select 1, 'active'
@@ -72,10 +62,7 @@ pub async fn migrate(connection: &mut PgConnection) -> anyhow::Result<Vec<String
         let before = applied.len();
         apply(connection, &schema, &GENERATION, &mut applied).await?;
         if active && applied.len() > before {
-            sqlx::query("select siteview.point_view($1)")
-                .bind(generation)
-                .execute(&mut *connection)
-                .await?;
+            sqlx::query("select siteview.point_view($1)").bind(generation).execute(&mut *connection).await?;
         }
         if roles {
             let grants = GRANTS.replace("{schema}", &schema);
@@ -96,20 +83,11 @@ async fn apply(
     sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *connection).await?;
     let recorded = "select to_regclass('_sqlx_migrations') is not null";
     let known: Vec<i64> = match sqlx::query_scalar(recorded).fetch_one(&mut *connection).await? {
-        true => {
-            sqlx::query_scalar("select version from _sqlx_migrations")
-                .fetch_all(&mut *connection)
-                .await?
-        }
+        true => sqlx::query_scalar("select version from _sqlx_migrations").fetch_all(&mut *connection).await?,
         false => Vec::new(),
     };
-    migrations
-        .run(&mut *connection)
-        .await
-        .with_context(|| format!("schema {schema}"))?;
-    let new = migrations
-        .iter()
-        .filter(|migration| !known.contains(&migration.version));
+    migrations.run(&mut *connection).await.with_context(|| format!("schema {schema}"))?;
+    let new = migrations.iter().filter(|migration| !known.contains(&migration.version));
     applied.extend(new.map(|migration| format!("{schema}/{:04}_{}", migration.version, migration.description)));
     Ok(())
 }
@@ -123,14 +101,8 @@ async fn make_roles(connection: &mut PgConnection) -> anyhow::Result<bool> {
     let mut all = true;
     for role in ROLES.iter().filter(|role| !existing.iter().any(|name| name == *role)) {
         let create = format!("create role {role} nologin");
-        let made = sqlx::raw_sql(AssertSqlSafe(create.clone()))
-            .execute(&mut *connection)
-            .await;
-        let sqlstate = made
-            .as_ref()
-            .err()
-            .and_then(|error| error.as_database_error())
-            .and_then(|error| error.code());
+        let made = sqlx::raw_sql(AssertSqlSafe(create.clone())).execute(&mut *connection).await;
+        let sqlstate = made.as_ref().err().and_then(|error| error.as_database_error()).and_then(|error| error.code());
         match (made.is_ok(), sqlstate.as_deref()) {
             (true, _) => {}
             (false, Some(code)) if ROLE_EXISTS.contains(&code) => {}

@@ -48,20 +48,11 @@ impl From<Outcome> for RecordOutcome {
 impl Metrics {
     /// Describes the metrics to the recorder.
     pub fn new(topic: Arc<str>) -> Self {
-        describe_counter!(
-            RECORDS,
-            "records by what became of them: applied, unchanged, stale, skipped"
-        );
+        describe_counter!(RECORDS, "records by what became of them: applied, unchanged, stale, skipped");
         describe_gauge!(LAG, "records between the view's position and the end of the partition");
-        describe_histogram!(
-            BATCH_SECONDS,
-            "time from the first attempt to store a batch to its commit"
-        );
+        describe_histogram!(BATCH_SECONDS, "time from the first attempt to store a batch to its commit");
         describe_histogram!(BATCH_RECORDS, "records of a batch");
-        describe_histogram!(
-            END_TO_END,
-            "time from the commit at the source to the commit of the view"
-        );
+        describe_histogram!(END_TO_END, "time from the commit at the source to the commit of the view");
         describe_gauge!(BLOCKED, "1 while the partition stands at a record");
         describe_counter!(FENCED, "claims that were over when a batch was to be stored");
         describe_counter!(REBALANCES, "assignments and revocations of partitions");

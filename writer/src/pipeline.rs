@@ -69,11 +69,7 @@ pub struct Context<'a> {
 
 /// Decodes a batch. Pure; the records behind a rejected one of their partition are not looked at.
 pub fn prepare(batch: &Batch, projection: &Projection, limits: Limits) -> Prepared {
-    let mut prepared = Prepared {
-        events: Vec::new(),
-        parts: batch.parts.clone(),
-        rejections: BTreeMap::new(),
-    };
+    let mut prepared = Prepared { events: Vec::new(), parts: batch.parts.clone(), rejections: BTreeMap::new() };
     for record in &batch.records {
         if prepared.rejections.contains_key(&record.partition) {
             continue;
@@ -81,10 +77,7 @@ pub fn prepare(batch: &Batch, projection: &Projection, limits: Limits) -> Prepar
         match decode(&batch.raw(record), projection, limits) {
             Ok(event) => prepared.events.push((record.partition, record.offset, event)),
             Err(rejection) => {
-                let cut = Cut {
-                    offset: record.offset,
-                    why: Stop::Rejected(rejection),
-                };
+                let cut = Cut { offset: record.offset, why: Stop::Rejected(rejection) };
                 prepared.rejections.insert(record.partition, cut);
             }
         }
@@ -124,31 +117,19 @@ pub async fn store(store: &mut Store, prepared: &Prepared, context: &Context<'_>
     let tenures: Vec<_> = prepared.parts.iter().map(|part| part.tenure.clone()).collect();
     let reached = transaction.lock_positions(&tenures).await?;
     let moved_back = |part: &&Part| reached[&part.tenure.partition] < part.from_offset;
-    let moved_back: Vec<i32> = prepared
-        .parts
-        .iter()
-        .filter(moved_back)
-        .map(|part| part.tenure.partition)
-        .collect();
+    let moved_back: Vec<i32> = prepared.parts.iter().filter(moved_back).map(|part| part.tenure.partition).collect();
     if !moved_back.is_empty() {
         // A replica without the last transactions was promoted, or an operator set the position.
         return Err(StoreError::ClaimsOver(moved_back));
     }
-    let events: Vec<_> = prepared
-        .events
-        .iter()
-        .filter(|(partition, offset, _)| *offset >= reached[partition])
-        .collect();
+    let events: Vec<_> =
+        prepared.events.iter().filter(|(partition, offset, _)| *offset >= reached[partition]).collect();
     let mut sites = load(&mut transaction, &events).await?;
-    let mut stored = fold_all(&mut sites, &events, prepared, context.waited_enough);
+    let mut stored = fold_all(&mut sites, &events, prepared, &reached, context.waited_enough);
     let needed = documents_needed(&sites);
     let documents = match needed.is_empty() {
         true => HashMap::new(),
-        false => {
-            transaction
-                .documents(&needed.iter().map(SiteId::as_str).collect::<Vec<_>>())
-                .await?
-        }
+        false => transaction.documents(&needed.iter().map(SiteId::as_str).collect::<Vec<_>>()).await?,
     };
     transaction.write(&plan(&sites, &documents)).await?;
     stored.positions = next_positions(prepared, &reached, &stored.cuts, context.samples);
@@ -158,47 +139,29 @@ pub async fn store(store: &mut Store, prepared: &Prepared, context: &Context<'_>
 }
 
 async fn load(transaction: &mut Transaction<'_>, events: &[&(i32, i64, Option<Event>)]) -> Result<Sites, StoreError> {
-    let wanted: HashSet<&SiteId> = events
-        .iter()
-        .filter_map(|(.., event)| event.as_ref())
-        .flat_map(keys)
-        .collect();
+    let wanted: HashSet<&SiteId> = events.iter().filter_map(|(.., event)| event.as_ref()).flat_map(keys).collect();
     if wanted.is_empty() {
         return Ok(Sites::new());
     }
-    let mut stored = transaction
-        .sites(&wanted.iter().map(|site_id| site_id.as_str()).collect::<Vec<_>>())
-        .await?;
-    Ok(wanted
-        .into_iter()
-        .map(|site_id| (site_id.clone(), Entry::new(stored.remove(site_id))))
-        .collect())
+    let mut stored = transaction.sites(&wanted.iter().map(|site_id| site_id.as_str()).collect::<Vec<_>>()).await?;
+    Ok(wanted.into_iter().map(|site_id| (site_id.clone(), Entry::new(stored.remove(site_id)))).collect())
 }
 
 fn fold_all(
     sites: &mut Sites,
     events: &[&(i32, i64, Option<Event>)],
     prepared: &Prepared,
+    reached: &HashMap<i32, i64>,
     waited_enough: &HashSet<(i32, i64)>,
 ) -> Stored {
-    let source_epochs: HashMap<i32, i32> = prepared
-        .parts
-        .iter()
-        .map(|part| (part.tenure.partition, part.tenure.source_epoch))
-        .collect();
-    let mut stored = Stored {
-        cuts: BTreeMap::new(),
-        ..Stored::default()
-    };
+    let source_epochs: HashMap<i32, i32> =
+        prepared.parts.iter().map(|part| (part.tenure.partition, part.tenure.source_epoch)).collect();
+    let mut stored = Stored { cuts: BTreeMap::new(), ..Stored::default() };
     for (partition, offset, event) in events {
         if stored.cuts.contains_key(partition) {
             continue;
         }
-        let place = Place {
-            partition: *partition,
-            offset: *offset,
-            source_epoch: source_epochs[partition],
-        };
+        let place = Place { partition: *partition, offset: *offset, source_epoch: source_epochs[partition] };
         let outcome = match event {
             None => RecordOutcome::Skipped,
             Some(event) => match fold(sites, event, place) {
@@ -208,10 +171,7 @@ fn fold_all(
                 }
                 Err(undecided) => {
                     let waited_enough = waited_enough.contains(&(*partition, *offset));
-                    let cut = Cut {
-                        offset: *offset,
-                        why: stop(undecided, waited_enough),
-                    };
+                    let cut = Cut { offset: *offset, why: stop(undecided, waited_enough) };
                     stored.cuts.insert(*partition, cut);
                     continue;
                 }
@@ -219,7 +179,7 @@ fn fold_all(
         };
         *stored.outcomes.entry((*partition, outcome)).or_default() += 1;
     }
-    for (partition, cut) in &prepared.rejections {
+    for (partition, cut) in prepared.rejections.iter().filter(|(partition, cut)| cut.offset >= reached[partition]) {
         stored.cuts.entry(*partition).or_insert_with(|| cut.clone());
     }
     stored

@@ -72,20 +72,27 @@ pub struct ChangeRow {
 pub fn documents_needed(sites: &Sites) -> BTreeSet<SiteId> {
     let mut needed = BTreeSet::new();
     for (site_id, entry) in sites.iter().filter(|(_, entry)| entry.dirty) {
-        if apps_differ(entry) && entry.stored.as_ref().is_some_and(|site| site.alive) {
+        let differ = apps_differ(entry);
+        if differ && entry.stored.as_ref().is_some_and(|site| site.alive) {
             needed.insert(site_id.clone());
         }
-        if let Some(Site {
-            alive: true,
-            content: Content::Stored { of, .. },
-            ..
-        }) = &entry.folded
-            && of != site_id
+        if let Some(Site { alive, content: Content::Stored { of, .. }, .. }) = &entry.folded
+            && (!keeps_document(site_id, entry) || (differ && *alive))
         {
             needed.insert(of.clone());
         }
     }
     needed
+}
+
+/// Whether the document that is stored is also the one that shall be: the same apps under the same version.
+fn keeps_document(site_id: &SiteId, entry: &Entry) -> bool {
+    let version = |site: &Option<Site>| site.as_ref().map(|site| site.version);
+    match entry.folded.as_ref().map(|site| &site.content) {
+        Some(Content::Stored { of, .. }) => of == site_id && version(&entry.stored) == version(&entry.folded),
+        Some(Content::Nothing) | None => true,
+        Some(Content::Told(_)) => false,
+    }
 }
 
 /// Whether the look-up tables or the change log may have to change.
@@ -110,8 +117,7 @@ pub fn plan(sites: &Sites, documents: &Documents) -> Plan {
         plan.add(site_id, entry, documents);
     }
     plan.counts.retain(|_, sites| *sites != 0);
-    plan.changes
-        .sort_unstable_by_key(|change| (change.partition, change.offset));
+    plan.changes.sort_unstable_by_key(|change| (change.partition, change.offset));
     plan
 }
 
@@ -123,22 +129,15 @@ impl Plan {
             Content::Stored { of, .. } => documents.get(of),
             Content::Nothing => None,
         };
-        let own =
-            matches!(&site.content, Content::Stored { of, .. } if of == site_id) || site.content == Content::Nothing;
-        let document = after
-            .filter(|_| !own)
-            .map(|apps| (apps.document(site_id, site.version), apps.etag(site.version)));
+        let document = after.filter(|_| !keeps_document(site_id, entry));
+        let document = document.map(|apps| (apps.document(site_id, site.version), apps.etag(site.version)));
         if apps_differ(entry) {
             let before = entry.stored.as_ref().filter(|site| site.alive);
             let before = before.map(|site| (documents.get(site_id).expect("loaded as needed"), site.partition));
             let after = after.filter(|_| site.alive).map(|apps| (apps, site.partition));
             self.add_difference(site_id, site, before, after);
         }
-        self.sites.push(SiteRow {
-            site_id: site_id.clone(),
-            site: site.clone(),
-            document,
-        });
+        self.sites.push(SiteRow { site_id: site_id.clone(), site: site.clone(), document });
     }
 
     fn add_difference(
@@ -148,10 +147,8 @@ impl Plan {
         before: Option<(&InstalledApps, i32)>,
         after: Option<(&InstalledApps, i32)>,
     ) {
-        for (apps, partition, by) in before
-            .map(|(apps, partition)| (apps, partition, -1))
-            .into_iter()
-            .chain(after.map(|(apps, p)| (apps, p, 1)))
+        for (apps, partition, by) in
+            before.map(|(apps, partition)| (apps, partition, -1)).into_iter().chain(after.map(|(apps, p)| (apps, p, 1)))
         {
             let distinct: BTreeSet<&AppId> = apps.apps.iter().map(|app| &app.app_id).collect();
             for app_id in distinct {
@@ -165,8 +162,7 @@ impl Plan {
             instance_id: app.instance_id.clone(),
         };
         self.memberships_added.extend(difference.added.iter().map(membership));
-        self.memberships_removed
-            .extend(difference.removed.iter().map(membership));
+        self.memberships_removed.extend(difference.removed.iter().map(membership));
         self.changes.push(ChangeRow {
             partition: site.partition,
             offset: site.offset,
@@ -190,11 +186,7 @@ struct Difference<'a> {
 impl<'a> Difference<'a> {
     /// Merges the two lists, which are sorted by app and instance.
     fn new(before: Option<&'a InstalledApps>, after: Option<&'a InstalledApps>) -> Self {
-        let mut difference = Self {
-            before,
-            after,
-            ..Self::default()
-        };
+        let mut difference = Self { before, after, ..Self::default() };
         let mut old = before.map_or(&[][..], |apps| &apps.apps).iter().peekable();
         let mut new = after.map_or(&[][..], |apps| &apps.apps).iter().peekable();
         loop {
@@ -222,11 +214,7 @@ impl<'a> Difference<'a> {
     }
 
     fn app_ids(&self) -> BTreeSet<AppId> {
-        [&self.added, &self.removed, &self.updated]
-            .into_iter()
-            .flatten()
-            .map(|app| app.app_id.clone())
-            .collect()
+        [&self.added, &self.removed, &self.updated].into_iter().flatten().map(|app| app.app_id.clone()).collect()
     }
 
     fn event(&self, site_id: &SiteId, site: &Site) -> String {

@@ -43,44 +43,22 @@ struct Line {
 ///
 /// Errors: the database or the brokers cannot be reached, or the database is not migrated.
 pub async fn run(config: &Config) -> anyhow::Result<()> {
-    let mut connection = config
-        .database
-        .clone()
-        .disable_statement_logging()
-        .connect()
-        .await
-        .context("database")?;
+    let mut connection = config.database.clone().disable_statement_logging().connect().await.context("database")?;
     let active = store::active_generation(&mut connection).await?;
-    let generation = config
-        .generation
-        .or(active)
-        .ok_or(StoreError::NotMigrated("active generation"))?;
+    let generation = config.generation.or(active).ok_or(StoreError::NotMigrated("active generation"))?;
     let schema = format!("view_g{generation}");
-    sqlx::query("select set_config('search_path', $1, false)")
-        .bind(schema)
-        .execute(&mut connection)
-        .await?;
+    sqlx::query("select set_config('search_path', $1, false)").bind(schema).execute(&mut connection).await?;
     let rows = PositionRow::all(&mut connection, &config.topic).await?;
     let (settings, topic) = (config.clone(), config.topic.clone());
     let ends = tokio::task::spawn_blocking(move || all_ends(&settings)).await??;
-    let mut partitions: Vec<i32> = ends
-        .keys()
-        .copied()
-        .chain(rows.iter().map(|row| row.partition))
-        .collect();
+    let mut partitions: Vec<i32> = ends.keys().copied().chain(rows.iter().map(|row| row.partition)).collect();
     partitions.sort_unstable();
     partitions.dedup();
     let lines: Vec<Line> = partitions
         .into_iter()
         .map(|partition| {
             let row = rows.iter().find(|row| row.partition == partition);
-            line(
-                &topic,
-                partition,
-                generation,
-                row,
-                ends.get(&partition).copied().flatten(),
-            )
+            line(&topic, partition, generation, row, ends.get(&partition).copied().flatten())
         })
         .collect();
     print(&lines, config.json)
@@ -89,21 +67,11 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
 fn all_ends(config: &Config) -> anyhow::Result<std::collections::HashMap<i32, Option<ends::Ends>>> {
     let mut client = ClientConfig::new();
     client.extend(config.kafka.clone());
-    client
-        .set("isolation.level", "read_committed")
-        .set("allow.auto.create.topics", "false");
+    client.set("isolation.level", "read_committed").set("allow.auto.create.topics", "false");
     let consumer: BaseConsumer<DefaultConsumerContext> = client.create().context("the Kafka client")?;
-    let metadata = consumer
-        .fetch_metadata(Some(&config.topic), METADATA_MAX)
-        .context("the brokers do not answer")?;
-    let partitions = metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions())
-        .map(|partition| partition.id());
-    Ok(partitions
-        .map(|partition| (partition, ends::fetch(&consumer, &config.topic, partition).ok()))
-        .collect())
+    let metadata = consumer.fetch_metadata(Some(&config.topic), METADATA_MAX).context("the brokers do not answer")?;
+    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id());
+    Ok(partitions.map(|partition| (partition, ends::fetch(&consumer, &config.topic, partition).ok())).collect())
 }
 
 fn line(topic: &str, partition: i32, generation: i32, row: Option<&PositionRow>, ends: Option<ends::Ends>) -> Line {
@@ -152,10 +120,7 @@ fn print(lines: &[Line], json: bool) -> anyhow::Result<()> {
             number(line.epoch),
             line.state,
             line.as_of.as_deref().unwrap_or("-"),
-            line.reason
-                .as_ref()
-                .map(|reason| format!("  {reason}"))
-                .unwrap_or_default(),
+            line.reason.as_ref().map(|reason| format!("  {reason}")).unwrap_or_default(),
         );
     }
     Ok(())

@@ -109,10 +109,7 @@ struct SourceSection {
 
 impl Default for SourceSection {
     fn default() -> Self {
-        Self {
-            unavailable_value: "__debezium_unavailable_value".to_owned(),
-            on_truncate: OnTruncate::DeadLetter,
-        }
+        Self { unavailable_value: "__debezium_unavailable_value".to_owned(), on_truncate: OnTruncate::DeadLetter }
     }
 }
 
@@ -166,17 +163,8 @@ impl AppPointers {
             pointers.push(Pointer::member(&name));
             extra.push((name, pointers.len() - 1));
         }
-        let texts = texts
-            .into_iter()
-            .filter_map(|(name, index)| Some((name, index?)))
-            .collect();
-        Ok(Self {
-            pointers,
-            instance,
-            status,
-            texts,
-            extra,
-        })
+        let texts = texts.into_iter().filter_map(|(name, index)| Some((name, index?))).collect();
+        Ok(Self { pointers, instance, status, texts, extra })
     }
 }
 
@@ -209,17 +197,11 @@ mod tests {
     fn errors_name_the_key() {
         let site = "[site]\nid = '/id'\napps = '/apps'\n";
         for (text, named) in [
-            (
-                "[site]\nid = '/site_id'\nno_such_key = '/x'\n".to_owned(),
-                "no_such_key",
-            ),
+            ("[site]\nid = '/site_id'\nno_such_key = '/x'\n".to_owned(), "no_such_key"),
             (format!("{site}[app]\nid = 'no-slash'"), "app.id"),
             (format!("{site}[app]\nid = '/a'\nextra = ['status']"), "status"),
             (format!("{site}[app]\ninstance = '/a'"), "id"),
-            (
-                format!("{site}[app]\nid = '/a'\n[source]\non_truncate = 'drop'"),
-                "on_truncate",
-            ),
+            (format!("{site}[app]\nid = '/a'\n[source]\non_truncate = 'drop'"), "on_truncate"),
         ] {
             let error = Projection::parse(&text).expect_err("invalid").to_string();
             assert!(error.contains(named), "{error}");

@@ -7,7 +7,6 @@
 //!
 //! Offsets are committed to the group after the view has them, as a hint for lag tools; nothing here reads them.
 
-mod assignment;
 mod lanes;
 
 use std::{
@@ -18,7 +17,7 @@ use std::{
 
 use rdkafka::{
     Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer},
+    consumer::{CommitMode, Consumer},
     error::{KafkaError, KafkaResult},
     message::BorrowedMessage,
     types::RDKafkaErrorCode,
@@ -26,11 +25,11 @@ use rdkafka::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use assignment::{Assignment, Rebalance};
 pub use lanes::COMMANDS_MAX;
 use lanes::{LaneLink, STALL_MAX};
 
 use crate::{
+    assignment::{Rebalance, TopicConsumer},
     batch::{BatchLimits, Tenure},
     lane::{Command, LaneEvent},
     standing::Standing,
@@ -45,9 +44,6 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long leaving the group may take; with the brokers away the group finds out by the session's end.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
-
-/// The consumer, shared with what asks the broker for the ends of partitions.
-pub type TopicConsumer = BaseConsumer<Assignment>;
 
 /// The polling thread's state.
 pub struct Source {
@@ -86,24 +82,14 @@ impl Source {
         consumer: Arc<TopicConsumer>,
         topic: Arc<str>,
         limits: BatchLimits,
-        lanes: Vec<mpsc::Sender<Command>>,
+        lanes: impl Iterator<Item = mpsc::Sender<Command>>,
         events: Receiver<LaneEvent>,
         standing: Arc<Standing>,
     ) -> Self {
-        let lanes = lanes.into_iter().map(LaneLink::new).collect();
+        let lanes = lanes.map(LaneLink::new).collect();
         let (partitions, stored) = (HashMap::new(), HashMap::new());
         let housekept_at = Instant::now();
-        Self {
-            consumer,
-            topic,
-            limits,
-            lanes,
-            events,
-            partitions,
-            standing,
-            stored,
-            housekept_at,
-        }
+        Self { consumer, topic, limits, lanes, events, partitions, standing, stored, housekept_at }
     }
 
     /// Polls until shutdown, then lets the lanes finish what they have and leaves the group. Errors are the client's fatal
@@ -190,20 +176,12 @@ impl Source {
             .and_then(|()| self.consumer.incremental_assign(&list));
         if let Err(error) = assigned {
             tracing::warn!(partition, error = %error, "a claimed partition could not be assigned; it is claimed again");
-            self.partitions
-                .insert(partition, State::Unclaimed(Instant::now() + STALL_MAX));
+            self.partitions.insert(partition, State::Unclaimed(Instant::now() + STALL_MAX));
             return;
         }
         self.consumer.context().begin(&tenure);
         tracing::info!(partition, next_offset, epoch = tenure.epoch, "partition taken");
-        self.partitions.insert(
-            partition,
-            State::Running(Running {
-                tenure,
-                next_offset,
-                settled: false,
-            }),
-        );
+        self.partitions.insert(partition, State::Running(Running { tenure, next_offset, settled: false }));
         self.settle();
     }
 
@@ -225,10 +203,7 @@ impl Source {
     /// Drops what was polled of a partition but not sent: its next tenure polls it again.
     fn forget_records(&mut self, partition: i32) {
         let number = partition as usize % self.lanes.len();
-        self.lanes[number]
-            .filling
-            .records
-            .retain(|record| record.partition != partition);
+        self.lanes[number].filling.records.retain(|record| record.partition != partition);
     }
 
     /// Sends each lane that is not claiming already the list of its partitions that are due.
@@ -269,10 +244,7 @@ impl Source {
     fn commit(&mut self) {
         let mut list = TopicPartitionList::new();
         for (partition, next_offset) in self.stored.drain() {
-            if list
-                .add_partition_offset(&self.topic, partition, Offset::Offset(next_offset))
-                .is_err()
-            {
+            if list.add_partition_offset(&self.topic, partition, Offset::Offset(next_offset)).is_err() {
                 tracing::warn!(partition, next_offset, "an offset was not committed to the group");
             }
         }

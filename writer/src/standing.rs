@@ -17,6 +17,7 @@ pub struct Standing {
     kafka: Condition,
     database: Condition,
     partitions: Condition,
+    accepting: Condition,
     blocked: Mutex<BTreeMap<i32, String>>,
 }
 
@@ -26,13 +27,19 @@ impl Standing {
         let condition = |name: &str| readiness.condition(name);
         let (kafka, database, partitions) = (condition("kafka"), condition("database"), condition("partitions"));
         partitions.set(true, "none is blocked");
-        Self {
-            metrics,
-            kafka,
-            database,
-            partitions,
-            blocked: Mutex::default(),
-        }
+        let accepting = condition("accepting");
+        accepting.set(true, "not draining");
+        Self { metrics, kafka, database, partitions, accepting, blocked: Mutex::default() }
+    }
+
+    /// The metrics of the writer's topic.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// SIGTERM has come: what is in hand is finished, nothing more is taken.
+    pub fn draining(&self) {
+        self.accepting.set(false, "draining");
     }
 
     /// The topic is there and its broker answers, or not.
@@ -70,21 +77,12 @@ impl Standing {
     pub fn rejected(&self, topic: &str, partition: i32, offset: i64, rejection: &Rejection) {
         let (reason, detail) = (rejection.reason, &rejection.detail);
         tracing::error!(topic, partition, offset, %reason, detail, "partition blocked: the record cannot be applied");
-        self.blocked(
-            partition,
-            format!("partition {partition} at offset {offset}: {rejection}"),
-        );
+        self.blocked(partition, format!("partition {partition} at offset {offset}: {rejection}"));
     }
 
     /// A partition's position lies outside the log.
     pub fn out_of_range(&self, topic: &str, partition: i32, offset: i64, why: &str) {
-        tracing::error!(
-            topic,
-            partition,
-            offset,
-            why,
-            "partition blocked: the position lies outside the log"
-        );
+        tracing::error!(topic, partition, offset, why, "partition blocked: the position lies outside the log");
         self.blocked(partition, format!("partition {partition} at offset {offset}: {why}"));
     }
 
@@ -107,9 +105,7 @@ impl Standing {
     fn tell(&self, blocked: &BTreeMap<i32, String>) {
         match blocked.is_empty() {
             true => self.partitions.set(true, "none is blocked"),
-            false => self
-                .partitions
-                .set(false, blocked.values().cloned().collect::<Vec<_>>().join("; ")),
+            false => self.partitions.set(false, blocked.values().cloned().collect::<Vec<_>>().join("; ")),
         }
     }
 

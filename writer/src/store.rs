@@ -60,11 +60,7 @@ pub struct NextPosition {
 impl NextPosition {
     /// The partition, standing where it is.
     pub fn as_part(&self) -> Part {
-        Part {
-            tenure: Arc::clone(&self.tenure),
-            from_offset: self.next_offset,
-            next_offset: self.next_offset,
-        }
+        Part { tenure: Arc::clone(&self.tenure), from_offset: self.next_offset, next_offset: self.next_offset }
     }
 }
 
@@ -75,10 +71,7 @@ pub fn connect_options(url: &PgConnectOptions, schema: &str) -> PgConnectOptions
         .application_name("siteview-writer")
         .options([
             ("search_path", schema.to_owned()),
-            (
-                "idle_in_transaction_session_timeout",
-                milliseconds(IDLE_TRANSACTION_MAX),
-            ),
+            ("idle_in_transaction_session_timeout", milliseconds(IDLE_TRANSACTION_MAX)),
             ("lock_timeout", milliseconds(LOCK_WAIT_MAX)),
             ("statement_timeout", milliseconds(STATEMENT_MAX)),
         ])
@@ -88,12 +81,7 @@ pub fn connect_options(url: &PgConnectOptions, schema: &str) -> PgConnectOptions
 impl Store {
     /// A store that connects when it is first used. `owner` is written beside each position, for people.
     pub fn new(options: PgConnectOptions, topic: Arc<str>, owner: Arc<str>) -> Self {
-        Self {
-            options,
-            topic,
-            owner,
-            connection: None,
-        }
+        Self { options, topic, owner, connection: None }
     }
 
     /// Gives up the connection; the next call makes a new one.
@@ -117,11 +105,7 @@ impl Store {
     /// the caller gives up the connection by [`Store::disconnect`].
     pub async fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
         let (topic, owner) = (Arc::clone(&self.topic), Arc::clone(&self.owner));
-        Ok(Transaction {
-            inner: self.connect().await?.begin().await?,
-            topic,
-            owner,
-        })
+        Ok(Transaction { inner: self.connect().await?.begin().await?, topic, owner })
     }
 }
 

@@ -43,12 +43,7 @@ impl Connection {
 
     pub(super) async fn ask<Q: Query>(&self, query: &Q, generation: Generation) -> Result<Q::Found, Error> {
         let statements = self.statements(generation).await?;
-        query
-            .ask(Session {
-                client: &self.client,
-                statements: &statements,
-            })
-            .await
+        query.ask(Session { client: &self.client, statements: &statements }).await
     }
 
     /// The statements of a generation, prepared now if they are not yet.
@@ -80,21 +75,12 @@ pub(super) fn pool(database: &Database, settings: &Settings) -> Pool {
         "{given} -c default_transaction_read_only=on -c statement_timeout={}",
         settings.statement_time_max.as_millis().max(1)
     );
-    connect
-        .options(options.trim())
-        .connect_timeout(CONNECT_TIME_MAX)
-        .tcp_user_timeout(PEER_SILENCE_MAX);
+    connect.options(options.trim()).connect_timeout(CONNECT_TIME_MAX).tcp_user_timeout(PEER_SILENCE_MAX);
     connect.keepalives_idle(PEER_SILENCE_MAX);
     if connect.get_application_name().is_none() {
         connect.application_name("siteview-reader");
     }
-    let manager = Manager::from_config(
-        connect,
-        NoTls,
-        ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        },
-    );
+    let manager = Manager::from_config(connect, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Pool::builder(manager)
         .max_size(settings.connections + 1)
         .create_timeout(Some(CONNECT_TIME_MAX))
@@ -107,11 +93,7 @@ pub(super) fn pool(database: &Database, settings: &Settings) -> Pool {
 pub(super) async fn keep(replica: Arc<Replica>, place: usize) {
     loop {
         let client = connect(&replica).await;
-        let connection = Connection {
-            client,
-            statements: RwLock::default(),
-            in_flight: AtomicUsize::new(0),
-        };
+        let connection = Connection { client, statements: RwLock::default(), in_flight: AtomicUsize::new(0) };
         let connection = Arc::new(connection);
         replica.connected(place, Some(connection.clone()));
         let mut ticks = tokio::time::interval(replica.settings.position_interval);
@@ -138,11 +120,7 @@ pub(super) async fn connect(replica: &Replica) -> Object {
         failures += 1;
         replica.failed_to_connect(describe(&error));
         if failures == 1 {
-            tracing::warn!(
-                replica = replica.name(),
-                error = describe(&error),
-                "can't connect; trying on"
-            );
+            tracing::warn!(replica = replica.name(), error = describe(&error), "can't connect; trying on");
         }
         tokio::time::sleep(delays.next().unwrap_or(DELAY_MAX)).await;
     }

@@ -77,9 +77,7 @@ impl Replica {
 
     /// Some connection can be used.
     pub(super) fn is_connected(&self) -> bool {
-        self.places
-            .iter()
-            .any(|place| read(place).as_ref().is_some_and(|c| c.is_open()))
+        self.places.iter().any(|place| read(place).as_ref().is_some_and(|c| c.is_open()))
     }
 
     pub(super) fn sampled(&self, sample: Sample) {
@@ -104,19 +102,12 @@ impl Replica {
     /// The open connection with the fewest statements in flight, but not the one that just failed.
     pub(super) fn lease(self: &Arc<Self>, failed: Option<&Lease>) -> Option<Lease> {
         let sample = read(&self.sample).clone()?;
-        let open = self
-            .places
-            .iter()
-            .filter_map(|place| read(place).clone().filter(|c| c.is_open()));
+        let open = self.places.iter().filter_map(|place| read(place).clone().filter(|c| c.is_open()));
         let other = open.filter(|c| failed.is_none_or(|lease| !Arc::ptr_eq(&lease.connection, c)));
         let connection = other.min_by_key(|connection| connection.in_flight.load(Ordering::Relaxed))?;
         connection.in_flight.fetch_add(1, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Some(Lease {
-            replica: self.clone(),
-            connection,
-            sample,
-        })
+        Some(Lease { replica: self.clone(), connection, sample })
     }
 }
 

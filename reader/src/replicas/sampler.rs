@@ -64,11 +64,7 @@ async fn follow_generation(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let sample = timeout(
-            replica.settings.silence_max,
-            queries::sample(client, &statement, generation),
-        )
-        .await;
+        let sample = timeout(replica.settings.silence_max, queries::sample(client, &statement, generation)).await;
         let Some(sample) = sample.map_err(|_| Ended::Silent)?? else {
             return Ok(());
         };

@@ -32,34 +32,21 @@ pub(crate) async fn sites(call: &Call<'_>) -> Result<Answer, Error> {
     let with_documents = includes_app(call)?;
     let after = after(call, &app)?;
     // One row more than asked for tells whether there is a next page.
-    let page = AppPage {
-        app_id: &app,
-        after: &after,
-        rows_max: limit + 1,
-        with_documents,
-    };
+    let page = AppPage { app_id: &app, after: &after, rows_max: limit + 1, with_documents };
     let (mut rows, sample) = call.app.replicas.ask(&page).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next = rows.last().filter(|_| more).map(|last| page::token(&app, &last.key));
     let body = body(&app, &rows, next.as_deref()).map_err(Error::Document)?;
     let link = next.map(|token| link(call, limit, &token, with_documents));
-    Ok(Answer {
-        link,
-        ..Answer::json(body, sample.of_all())
-    })
+    Ok(Answer { link, ..Answer::json(body, sample.of_all()) })
 }
 
 fn limit(call: &Call<'_>) -> Result<i64, Error> {
-    let invalid = Error::InvalidParameter {
-        name: "limit",
-        why: "is not a whole number from 1 to 1000",
-    };
+    let invalid = Error::InvalidParameter { name: "limit", why: "is not a whole number from 1 to 1000" };
     match call.parameter("limit") {
         None => Ok(LIMIT_DEFAULT),
-        Some(text) => number(&text)
-            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-            .ok_or(invalid),
+        Some(text) => number(&text).filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or(invalid),
     }
 }
 
@@ -67,18 +54,12 @@ fn includes_app(call: &Call<'_>) -> Result<bool, Error> {
     match call.parameter("include").as_deref() {
         None => Ok(false),
         Some("app") => Ok(true),
-        Some(_) => Err(Error::InvalidParameter {
-            name: "include",
-            why: "may only be `app`",
-        }),
+        Some(_) => Err(Error::InvalidParameter { name: "include", why: "may only be `app`" }),
     }
 }
 
 fn after(call: &Call<'_>, app: &AppId) -> Result<PageKey, Error> {
-    let invalid = Error::InvalidParameter {
-        name: "after",
-        why: "is not the `next` of a page of this app",
-    };
+    let invalid = Error::InvalidParameter { name: "after", why: "is not the `next` of a page of this app" };
     match call.parameter("after") {
         None => Ok(PageKey::default()),
         Some(token) => page::key(app, &token).ok_or(invalid),
@@ -130,18 +111,13 @@ pub(super) fn write_details(
     instance_id: &str,
 ) -> Result<(), serde_json::Error> {
     let apps = document::apps(document)?;
-    let found = apps
-        .iter()
-        .find(|app| app.app_id == app_id && app.instance_id == instance_id);
+    let found = apps.iter().find(|app| app.app_id == app_id && app.instance_id == instance_id);
     found.map_or(Ok(()), |app| app.write_details(out))
 }
 
 /// The next page (RFC 8288), relative to this one; the path is as the client encoded it.
 fn link(call: &Call<'_>, limit: i64, token: &str, with_documents: bool) -> HeaderValue {
     let include = if with_documents { "&include=app" } else { "" };
-    let text = format!(
-        "<{}?limit={limit}&after={token}{include}>; rel=\"next\"",
-        call.uri.path()
-    );
+    let text = format!("<{}?limit={limit}&after={token}{include}>; rel=\"next\"", call.uri.path());
     HeaderValue::try_from(text).expect("the path of a request, a number and base64url are fit for a header")
 }

@@ -26,10 +26,7 @@ pub(crate) async fn batch_get(call: &mut Call<'_>) -> Result<Answer, Error> {
     let body = call.json_body().await?;
     let Asked { site_ids } = serde_json::from_slice(&body).map_err(|error| Error::InvalidBody(error.to_string()))?;
     if site_ids.len() > SITE_IDS_MAX {
-        let message = format!(
-            "site_ids holds {} ids; at most {SITE_IDS_MAX} are allowed",
-            site_ids.len()
-        );
+        let message = format!("site_ids holds {} ids; at most {SITE_IDS_MAX} are allowed", site_ids.len());
         return Err(Error::InvalidBody(message));
     }
     for Text(id) in &site_ids {
@@ -40,10 +37,7 @@ pub(crate) async fn batch_get(call: &mut Call<'_>) -> Result<Answer, Error> {
     distinct.sort_unstable();
     distinct.dedup();
     let (found, sample) = call.app.replicas.ask(&Batch(&distinct)).await?;
-    Ok(Answer::untagged(
-        assemble(&asked, &found.into_iter().collect()),
-        sample.of_all(),
-    ))
+    Ok(Answer::untagged(assemble(&asked, &found.into_iter().collect()), sample.of_all()))
 }
 
 /// Joins the stored documents, which are not read.
@@ -55,11 +49,7 @@ fn assemble(asked: &[&str], found: &HashMap<String, Bytes>) -> Vec<u8> {
     let mut out = Vec::with_capacity(documents + ids);
     out.extend_from_slice(b"{\"results\":[");
     for (index, id) in asked.iter().enumerate() {
-        out.extend_from_slice(if index == 0 {
-            b"{\"site_id\":"
-        } else {
-            b",{\"site_id\":"
-        });
+        out.extend_from_slice(if index == 0 { b"{\"site_id\":" } else { b",{\"site_id\":" });
         write_string(&mut out, id);
         match found.get(*id) {
             Some(document) => {

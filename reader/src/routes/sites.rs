@@ -23,19 +23,11 @@ pub(crate) async fn app(call: &Call<'_>) -> Result<Answer, Error> {
     let (site, app) = (call.id(0, SiteId::new)?, call.id(1, AppId::new)?);
     let (found, claim) = look_up(call, &site).await?;
     let apps = document::apps(&found.document).map_err(Error::Document)?;
-    let texts: Vec<_> = apps
-        .iter()
-        .filter(|a| a.app_id == app.as_str())
-        .map(|a| a.text())
-        .collect();
+    let texts: Vec<_> = apps.iter().filter(|a| a.app_id == app.as_str()).map(|a| a.text()).collect();
     match texts[..] {
         [] => {
             let detail = "the site does not have this app installed";
-            Err(Error::Missing {
-                kind: Kind::AppNotInstalled,
-                detail,
-                claim,
-            })
+            Err(Error::Missing { kind: Kind::AppNotInstalled, detail, claim })
         }
         [one] => Ok(Answer::json(one.to_owned(), claim)),
         _ => Ok(Answer::json(format!("[{}]", texts.join(",")), claim)),
@@ -51,11 +43,7 @@ async fn look_up(call: &Call<'_>, site: &SiteId) -> Result<(FoundDocument, Claim
         }
         (None, sample) => {
             let detail = "the view has no site with this id: never seen, or deleted";
-            Err(Error::Missing {
-                kind: Kind::SiteNotFound,
-                detail,
-                claim: sample.of_all(),
-            })
+            Err(Error::Missing { kind: Kind::SiteNotFound, detail, claim: sample.of_all() })
         }
     }
 }

@@ -32,19 +32,11 @@ pub(super) fn with_defaults(mut command: Command, path: &Path) -> Result<Command
         .map_err(|error| command.error(ErrorKind::Io, format!("--config {shown}: {error}")))?;
     let table = text.parse::<toml::Table>().map_err(|error| {
         // The error's own text would quote the line, which may hold a secret.
-        let line = error
-            .span()
-            .map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-        command.error(
-            ErrorKind::InvalidValue,
-            format!("--config {shown}, line {line}: {}", error.message()),
-        )
+        let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+        command.error(ErrorKind::InvalidValue, format!("--config {shown}, line {line}: {}", error.message()))
     })?;
     for (name, value) in table {
-        let Some(id) = settings(&command)
-            .find(|arg| key(arg) == name)
-            .map(|arg| arg.get_id().clone())
-        else {
+        let Some(id) = settings(&command).find(|arg| key(arg) == name).map(|arg| arg.get_id().clone()) else {
             let known = settings(&command).map(key).collect::<Vec<_>>().join(", ");
             let message = format!("--config {shown}: unknown key `{name}`; known keys: {known}");
             return Err(command.error(ErrorKind::UnknownArgument, message));
@@ -55,9 +47,7 @@ pub(super) fn with_defaults(mut command: Command, path: &Path) -> Result<Command
         };
         command = command.mut_arg(id, |arg| {
             let secret = is_secret(&arg);
-            arg.required(false)
-                .hide_default_value(secret)
-                .default_value(OsStr::new(&value).to_os_string())
+            arg.required(false).hide_default_value(secret).default_value(OsStr::new(&value).to_os_string())
         });
     }
     Ok(command)
@@ -70,11 +60,7 @@ fn scalar(value: &toml::Value) -> Option<String> {
         toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) | toml::Value::Datetime(_) => {
             Some(value.to_string())
         }
-        toml::Value::Array(values) => values
-            .iter()
-            .map(scalar)
-            .collect::<Option<Vec<_>>>()
-            .map(|v| v.join(",")),
+        toml::Value::Array(values) => values.iter().map(scalar).collect::<Option<Vec<_>>>().map(|v| v.join(",")),
         toml::Value::Table(_) => None,
     }
 }

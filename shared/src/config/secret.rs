@@ -52,10 +52,7 @@ impl fmt::Display for Secret {
 /// `None` when neither is set. Both set, or a file that can't be read, is [`Invalid`] and names the variable.
 pub fn secret_from(name: &str, value: Option<Secret>, file: Option<PathBuf>) -> Result<Option<Secret>, Invalid> {
     match (value, file) {
-        (Some(_), Some(_)) => Err(Invalid::new(
-            name,
-            format!("set either {name} or {name}_FILE, not both"),
-        )),
+        (Some(_), Some(_)) => Err(Invalid::new(name, format!("set either {name} or {name}_FILE, not both"))),
         (Some(value), None) => Ok(Some(value)),
         (None, None) => Ok(None),
         (None, Some(path)) => {
@@ -78,9 +75,7 @@ pub fn mask_urls(urls: &str) -> String {
 fn mask_url(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     // The last `@`: a password may hold one that nobody escaped.
-    let (login, place) = rest
-        .rsplit_once('@')
-        .map_or((None, rest), |(login, place)| (Some(login), place));
+    let (login, place) = rest.rsplit_once('@').map_or((None, rest), |(login, place)| (Some(login), place));
     let place = place.split(['?', '#']).next().unwrap_or_default();
     match login.map(|login| login.split_once(':').ok_or(login)) {
         Some(Ok((user, _))) => Some(format!("{scheme}://{user}:{MASK}@{place}")),
@@ -89,9 +84,7 @@ fn mask_url(url: &str) -> Option<String> {
             // Without a login, what follows a colon is a port; anything else may be half of a broken login.
             let host = place.split('/').next().unwrap_or_default();
             let port = host.rsplit_once(':').map_or("", |(_, port)| port);
-            port.bytes()
-                .all(|b| b.is_ascii_digit())
-                .then(|| format!("{scheme}://{place}"))
+            port.bytes().all(|b| b.is_ascii_digit()).then(|| format!("{scheme}://{place}"))
         }
     }
 }

@@ -31,13 +31,7 @@ enum Verb {
 }
 
 fn load_args(args: &[&str]) -> Result<Loaded<Sample>, clap::Error> {
-    load_from(
-        std::iter::once("sample")
-            .chain(args.iter().copied())
-            .map(OsString::from)
-            .collect(),
-        Ok,
-    )
+    load_from(std::iter::once("sample").chain(args.iter().copied()).map(OsString::from).collect(), Ok)
 }
 
 fn parsed(args: &[&str]) -> Sample {
@@ -73,15 +67,10 @@ fn file(name: &str, text: &str) -> String {
 
 #[test]
 fn a_flag_beats_the_file_and_the_file_beats_the_default() {
-    let path = file(
-        "precedence",
-        "topic = 'of-the-file'\nretention = '2s'\ndry = true\nadmin_listen = '127.0.0.1:9'\n",
-    );
+    let path =
+        file("precedence", "topic = 'of-the-file'\nretention = '2s'\ndry = true\nadmin_listen = '127.0.0.1:9'\n");
     let sample = parsed(&["--config", &path]);
-    assert_eq!(
-        (sample.topic.as_str(), sample.retention),
-        ("of-the-file", Duration::from_secs(2))
-    );
+    assert_eq!((sample.topic.as_str(), sample.retention), ("of-the-file", Duration::from_secs(2)));
     assert!(sample.dry && sample.admin_listen.port() == 9);
     assert_eq!(parsed(&[&format!("--config={path}"), "--topic", "flag"]).topic, "flag");
     let sample = parsed(&["migrate", "--topic", "after-the-verb", "--config", &path]);
@@ -137,34 +126,19 @@ fn what_is_wrong_is_refused_by_name() {
 
 #[test]
 fn secrets_show_nowhere() {
-    let path = file(
-        "secret",
-        "database_url = 'postgres://me:hunter2@db:5432/view?x=hunter2'\n",
-    );
+    let path = file("secret", "database_url = 'postgres://me:hunter2@db:5432/view?x=hunter2'\n");
     let text = printed(&["--config", &path, "--print-config"]);
-    assert!(
-        text.contains("database_url = \"postgres://me:***@db:5432/view\"\n"),
-        "{text}"
-    );
-    assert!(
-        text.contains("admin_listen = \"0.0.0.0:1\"\n") && text.contains("topic = \"the-default\"\n"),
-        "{text}"
-    );
+    assert!(text.contains("database_url = \"postgres://me:***@db:5432/view\"\n"), "{text}");
+    assert!(text.contains("admin_listen = \"0.0.0.0:1\"\n") && text.contains("topic = \"the-default\"\n"), "{text}");
     let help = match load_args(&["--config", &path, "--help"]) {
         Err(error) => error.to_string(),
         Ok(_) => panic!("no help"),
     };
-    assert!(
-        !help.contains("hunter2") && help.contains("SAMPLE_TEST_URL") && help.contains("RUST_LOG"),
-        "{help}"
-    );
+    assert!(!help.contains("hunter2") && help.contains("SAMPLE_TEST_URL") && help.contains("RUST_LOG"), "{help}");
     let broken = file("broken", "topic = 1\ndatabase_url = 'hunter2\n");
     let message = refused(&["--config", &broken]);
     assert!(!message.contains("hunter2") && message.contains("line 2"), "{message}");
-    assert_eq!(
-        format!("{:?} {}", Secret::from("x".to_owned()), Secret::from("x".to_owned())),
-        "*** ***"
-    );
+    assert_eq!(format!("{:?} {}", Secret::from("x".to_owned()), Secret::from("x".to_owned())), "*** ***");
 }
 
 #[test]
@@ -173,10 +147,7 @@ fn urls_lose_their_passwords() {
         ("postgres://me:pw@h:1/d", "postgres://me:***@h:1/d"),
         ("postgres://me@h/d", "postgres://me@h/d"),
         ("postgres://h/d?password=pw", "postgres://h/d"),
-        (
-            "postgres://me:p@w@h/d,postgres://h2/d",
-            "postgres://me:***@h/d,postgres://h2/d",
-        ),
+        ("postgres://me:p@w@h/d,postgres://h2/d", "postgres://me:***@h/d,postgres://h2/d"),
         ("postgres://me:p,w@h/d", "***"),
         ("host=h password=pw", "***"),
         ("postgres://u:pw@[broken", "postgres://u:***@[broken"),
@@ -192,10 +163,7 @@ fn a_secret_comes_from_its_value_or_its_file() {
     let path = PathBuf::from(file("plain", "pw\n"));
     let value = || Some(Secret::from("v".to_owned()));
     assert_eq!(secret_from("X", value(), None), Ok(value()));
-    assert_eq!(
-        secret_from("X", None, Some(path.clone())),
-        Ok(Some(Secret::from("pw".to_owned())))
-    );
+    assert_eq!(secret_from("X", None, Some(path.clone())), Ok(Some(Secret::from("pw".to_owned()))));
     assert_eq!(secret_from("X", None, None), Ok(None));
     assert!(secret_from("X", value(), Some(path)).is_err_and(|e| e.to_string().contains("X_FILE")));
     assert!(secret_from("X", None, Some("/nowhere".into())).is_err_and(|e| e.to_string().contains("/nowhere")));
@@ -203,12 +171,7 @@ fn a_secret_comes_from_its_value_or_its_file() {
 
 #[test]
 fn bytes_have_binary_units() {
-    for (text, want) in [
-        ("0", Some(0)),
-        ("16MiB", Some(16 << 20)),
-        ("1 KiB", Some(1024)),
-        ("7B", Some(7)),
-    ] {
+    for (text, want) in [("0", Some(0)), ("16MiB", Some(16 << 20)), ("1 KiB", Some(1024)), ("7B", Some(7))] {
         assert_eq!(bytes(text).ok(), want, "{text}");
     }
     for bad in ["", "MiB", "1MB", "-1", "99999999999999999999", "20000000000GiB"] {

@@ -14,11 +14,7 @@ pub fn duration_between(
 ) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
     move |text| match duration(text)? {
         found if (min..=max).contains(&found) => Ok(found),
-        _ => Err(format!(
-            "must be from {} to {}",
-            humantime::format_duration(min),
-            humantime::format_duration(max)
-        )),
+        _ => Err(format!("must be from {} to {}", humantime::format_duration(min), humantime::format_duration(max))),
     }
 }
 
@@ -34,9 +30,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         "GiB" => 30,
         other => return Err(format!("unknown unit {other:?}; write bytes, or KiB, MiB, GiB")),
     };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "write a number of bytes such as 4096 or 16MiB".to_owned())?;
+    let number: u64 = number.parse().map_err(|_| "write a number of bytes such as 4096 or 16MiB".to_owned())?;
     number.checked_mul(1 << shift).ok_or_else(|| "is too large".to_owned())
 }
 

@@ -88,10 +88,7 @@ mod tests {
             ("42", "42"),
             ("true", "true"),
             ("0042", "0042"),
-            (
-                "4c351513-9f9b-5325-b8cd-0a1f449bbe7c",
-                "4c351513-9f9b-5325-b8cd-0a1f449bbe7c",
-            ),
+            ("4c351513-9f9b-5325-b8cd-0a1f449bbe7c", "4c351513-9f9b-5325-b8cd-0a1f449bbe7c"),
             ("{not json", "{not json"),
         ] {
             assert_eq!(key_id(Some(key.as_bytes()), "site_id").as_deref(), Ok(id), "{key}");

@@ -33,18 +33,8 @@ impl SourcePosition {
         match (*self, *other) {
             (Self::Lsn(a), Self::Lsn(b)) => Some(a.cmp(&b)),
             (
-                Self::Binlog {
-                    server_id: a,
-                    file,
-                    pos,
-                    row,
-                },
-                Self::Binlog {
-                    server_id: b,
-                    file: other_file,
-                    pos: other_pos,
-                    row: other_row,
-                },
+                Self::Binlog { server_id: a, file, pos, row },
+                Self::Binlog { server_id: b, file: other_file, pos: other_pos, row: other_row },
             ) if a == b => Some((file, pos, row).cmp(&(other_file, other_pos, other_row))),
             _ => None,
         }
@@ -55,12 +45,7 @@ impl fmt::Display for SourcePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lsn(lsn) => write!(f, "lsn/{lsn}"),
-            Self::Binlog {
-                server_id,
-                file,
-                pos,
-                row,
-            } => write!(f, "binlog/{server_id}/{file}/{pos}/{row}"),
+            Self::Binlog { server_id, file, pos, row } => write!(f, "binlog/{server_id}/{file}/{pos}/{row}"),
         }
     }
 }
@@ -78,12 +63,7 @@ impl FromStr for SourcePosition {
         let numbers = rest.split('/').map(str::parse).collect::<Result<Vec<u64>, _>>();
         match (kind, numbers.as_deref()) {
             ("lsn", Ok(&[lsn])) => Ok(Self::Lsn(lsn)),
-            ("binlog", Ok(&[server_id, file, pos, row])) => Ok(Self::Binlog {
-                server_id,
-                file,
-                pos,
-                row,
-            }),
+            ("binlog", Ok(&[server_id, file, pos, row])) => Ok(Self::Binlog { server_id, file, pos, row }),
             _ => Err(ParsePositionError(text.to_owned())),
         }
     }
@@ -94,12 +74,7 @@ mod tests {
     use super::*;
 
     const fn binlog(server_id: u64, file: u64, pos: u64, row: u64) -> SourcePosition {
-        SourcePosition::Binlog {
-            server_id,
-            file,
-            pos,
-            row,
-        }
+        SourcePosition::Binlog { server_id, file, pos, row }
     }
 
     #[test]
@@ -113,10 +88,7 @@ mod tests {
         for (a, b) in older {
             assert!(a.is_older_than(&b) && !b.is_older_than(&a), "{a} {b}");
         }
-        assert!(
-            !SourcePosition::Lsn(2).is_older_than(&SourcePosition::Lsn(2)),
-            "equal is not older"
-        );
+        assert!(!SourcePosition::Lsn(2).is_older_than(&SourcePosition::Lsn(2)), "equal is not older");
         assert!(!SourcePosition::Lsn(1).is_older_than(&binlog(1, 2, 3, 4)));
         assert!(!binlog(1, 1, 1, 1).is_older_than(&binlog(2, 9, 9, 9)));
     }
@@ -126,15 +98,7 @@ mod tests {
         for position in [SourcePosition::Lsn(u64::MAX), binlog(1, 2, 3, 4)] {
             assert_eq!(position.to_string().parse(), Ok(position));
         }
-        for bad in [
-            "",
-            "lsn",
-            "lsn/",
-            "lsn/-1",
-            "lsn/1/2",
-            "binlog/1/2/3",
-            "lsn/18446744073709551616",
-        ] {
+        for bad in ["", "lsn", "lsn/", "lsn/-1", "lsn/1/2", "binlog/1/2/3", "lsn/18446744073709551616"] {
             assert!(bad.parse::<SourcePosition>().is_err(), "{bad}");
         }
     }

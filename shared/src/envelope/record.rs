@@ -62,26 +62,17 @@ pub struct Envelope<'a> {
 /// Header with which Debezium marks the create of a key change; its value is the old key.
 pub const OLD_KEY_HEADER: &str = "__debezium.oldkey";
 
-const ENVELOPE: [&str; 11] = [
-    "schema",
-    "payload",
-    "op",
-    "before",
-    "after",
-    "source",
-    "ts_ms",
-    "message",
-    "ddl",
-    "tableChanges",
-    "event_count",
-];
+const TOP: [&str; 8] = ["schema", "payload", "op", "before", "after", "source", "__op", "__deleted"];
 const SOURCE: [&str; 6] = ["lsn", "file", "pos", "row", "server_id", "ts_ms"];
 
 fn pointers<const N: usize>(names: [&str; N]) -> [Pointer; N] {
     names.map(Pointer::member)
 }
 
-static ENVELOPE_MEMBERS: LazyLock<[Pointer; 11]> = LazyLock::new(|| pointers(ENVELOPE));
+static TOP_MEMBERS: LazyLock<[Pointer; 8]> = LazyLock::new(|| pointers(TOP));
+/// What heartbeats, transaction markers and schema changes are made of.
+const NO_ROW: [&str; 7] = ["ts_ms", "status", "event_count", "data_collections", "databaseName", "ddl", "tableChanges"];
+static NO_ROW_MEMBERS: LazyLock<[Pointer; 7]> = LazyLock::new(|| pointers(NO_ROW));
 static SOURCE_MEMBERS: LazyLock<[Pointer; 6]> = LazyLock::new(|| pointers(SOURCE));
 static OP_AND_DELETED: LazyLock<[Pointer; 2]> = LazyLock::new(|| pointers(["__op", "__deleted"]));
 /// `add.fields` names a member `__<field>`, or `__source_<field>` when it was asked for as `source.<field>`.
@@ -95,59 +86,42 @@ impl<'a> Envelope<'a> {
             return Ok(Self::without_value(headers));
         };
         let text = std::str::from_utf8(bytes).map_err(|error| EnvelopeError::InvalidJson(error.to_string()))?;
-        Self::read_text(text.trim_ascii(), headers)
+        Self::read_text(text.trim_ascii(), headers, true)
     }
 
-    fn read_text(text: &'a str, headers: &impl Headers) -> Result<Self, EnvelopeError> {
+    /// `with_schema`: whether the text may be `{"schema":…,"payload":…}`, which stands outside once, never inside itself.
+    fn read_text(text: &'a str, headers: &impl Headers, with_schema: bool) -> Result<Self, EnvelopeError> {
         if !text.starts_with('{') {
             return match serde_json::from_str::<IgnoredAny>(text) {
                 Ok(_) if text == "null" => Ok(Self::without_value(headers)),
                 Ok(_) => Err(EnvelopeError::InvalidRow("the value is no object".to_owned())),
-                Err(error) => Err(EnvelopeError::InvalidJson(error.to_string())),
+                Err(error) => Err(invalid_json(error)),
             };
         }
-        let mut found = [None; 11];
-        let members = select(text, ENVELOPE_MEMBERS.iter(), &mut found)
-            .map_err(|error| EnvelopeError::InvalidJson(error.to_string()))?;
-        let [
-            schema,
-            payload,
-            op,
-            before,
-            after,
-            source,
-            ts_ms,
-            message,
-            ddl,
-            table_changes,
-            event_count,
-        ] = found;
+        let mut found = [None; 8];
+        let members = select(text, TOP_MEMBERS.iter(), &mut found).map_err(invalid_json)?;
+        let [schema, payload, op, before, after, source, flat_op, flat_deleted] = found;
+        let flattened = flat_op.or(flat_deleted).is_some() || header_text(headers, "__op").is_some();
         match (members, schema, payload) {
-            (2, Some(_), Some(payload)) => Self::read_text(payload.get(), headers),
-            _ if op.is_some() && [before, after, source, message].iter().any(Option::is_some) => {
+            (2, Some(_), Some(payload)) if with_schema => Self::read_text(payload.get(), headers, false),
+            (2, Some(_), Some(_)) => Err(EnvelopeError::InvalidRow("an envelope within an envelope".to_owned())),
+            _ if flattened => Self::flattened(text, headers),
+            _ if op.is_some() && [before, after, source].iter().any(Option::is_some) => {
                 Self::enveloped(op, after, source)
             }
-            _ if is_no_row(members, ts_ms, ddl.or(table_changes), event_count) => Ok(Self::of(Operation::None)),
+            _ if is_no_row(text, members)? => Ok(Self::of(Operation::None)),
             _ => Self::flattened(text, headers),
         }
     }
 
     fn of(operation: Operation) -> Self {
-        Self {
-            operation,
-            row: None,
-            position: None,
-            committed_at_ms: None,
-        }
+        Self { operation, row: None, position: None, committed_at_ms: None }
     }
 
     /// A null value: a tombstone, unless a header says that it stands for a delete.
     fn without_value(headers: &impl Headers) -> Self {
         match header_text(headers, "__op") {
-            Some("d") => Self {
-                position: header_position(headers),
-                ..Self::of(Operation::Delete)
-            },
+            Some("d") => Self { position: header_position(headers), ..Self::of(Operation::Delete) },
             _ => Self::of(Operation::Tombstone),
         }
     }
@@ -174,22 +148,15 @@ impl<'a> Envelope<'a> {
         };
         let mut found = [None; 6];
         if let Some(source) = source.filter(|source| source.get().starts_with('{')) {
-            select(source.get(), SOURCE_MEMBERS.iter(), &mut found)
-                .map_err(|error| EnvelopeError::InvalidJson(error.to_string()))?;
+            select(source.get(), SOURCE_MEMBERS.iter(), &mut found).map_err(invalid_json)?;
         }
-        Ok(Self {
-            operation,
-            row,
-            position: position(&found)?,
-            committed_at_ms: milliseconds(found[5])?,
-        })
+        Ok(Self { operation, row, position: position(&found)?, committed_at_ms: milliseconds(found[5])? })
     }
 
     fn flattened(text: &'a str, headers: &impl Headers) -> Result<Self, EnvelopeError> {
-        let invalid = |error: serde_json::Error| EnvelopeError::InvalidJson(error.to_string());
         let [plain, prefixed] = &*FLAT_SOURCE;
         let mut found = [None; 14];
-        select(text, OP_AND_DELETED.iter().chain(plain).chain(prefixed), &mut found).map_err(invalid)?;
+        select(text, OP_AND_DELETED.iter().chain(plain).chain(prefixed), &mut found).map_err(invalid_json)?;
         let text_of = |member: Option<&'a RawValue>| member.and_then(scalar_text);
         let op = text_of(found[0]);
         let op = op.as_deref().or_else(|| header_text(headers, "__op"));
@@ -211,15 +178,20 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Records that a topic may carry beside rows: a heartbeat has nothing but `ts_ms`, a schema change tells its `ddl` or
-/// `tableChanges`, a transaction marker its `event_count`.
-fn is_no_row(
-    members: usize,
-    ts_ms: Option<&RawValue>,
-    schema_change: Option<&RawValue>,
-    transaction: Option<&RawValue>,
-) -> bool {
-    (members == 1 && ts_ms.is_some()) || schema_change.is_some() || transaction.is_some()
+/// Records that a topic may carry beside rows: a heartbeat has nothing but `ts_ms`; a transaction marker has `status`,
+/// `event_count` and `data_collections`; a schema change has `databaseName` with `ddl` or `tableChanges`.
+fn is_no_row(text: &str, members: usize) -> Result<bool, EnvelopeError> {
+    let mut found = [None; 7];
+    select(text, NO_ROW_MEMBERS.iter(), &mut found).map_err(invalid_json)?;
+    let [ts_ms, status, event_count, data_collections, database, ddl, table_changes] =
+        found.map(|member| member.is_some());
+    let heartbeat = members == 1 && ts_ms;
+    let transaction = status && event_count && data_collections;
+    Ok(heartbeat || transaction || (database && (ddl || table_changes)))
+}
+
+fn invalid_json(error: serde_json::Error) -> EnvelopeError {
+    EnvelopeError::InvalidJson(error.to_string())
 }
 
 fn present(member: Option<&RawValue>) -> Option<&RawValue> {
@@ -236,12 +208,7 @@ fn position(source: &[Option<&RawValue>; 6]) -> Result<Option<SourcePosition>, E
     };
     let row = integer("row", source[3])?.unwrap_or(0);
     let server_id = integer("server_id", source[4])?.unwrap_or(0);
-    Ok(Some(SourcePosition::Binlog {
-        server_id,
-        file,
-        pos,
-        row,
-    }))
+    Ok(Some(SourcePosition::Binlog { server_id, file, pos, row }))
 }
 
 fn header_position(headers: &impl Headers) -> Option<SourcePosition> {
@@ -265,11 +232,7 @@ fn header_position(headers: &impl Headers) -> Option<SourcePosition> {
 /// A header's text; Connect's JSON converter puts strings in quotes, its simple one does not.
 fn header_text<'h>(headers: &'h impl Headers, name: &str) -> Option<&'h str> {
     let text = std::str::from_utf8(headers.get(name)?).ok()?;
-    Some(
-        text.strip_prefix('"')
-            .and_then(|inner| inner.strip_suffix('"'))
-            .unwrap_or(text),
-    )
+    Some(text.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(text))
 }
 
 /// The number at the end of a binlog file's name.

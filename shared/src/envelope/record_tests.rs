@@ -30,42 +30,27 @@ fn the_four_value_forms_are_told_apart() {
     for value in [&plain, &wrapped] {
         let envelope = read(value);
         assert_eq!((envelope.operation, envelope.row), (Operation::Write, Some(row)));
-        assert_eq!(
-            (envelope.position, envelope.committed_at_ms),
-            (Some(SourcePosition::Lsn(7)), Some(5))
-        );
+        assert_eq!((envelope.position, envelope.committed_at_ms), (Some(SourcePosition::Lsn(7)), Some(5)));
     }
     let flat = r#"{"site_id":"s","__deleted":"false","__op":"u","__lsn":7,"__source_ts_ms":5}"#;
     let envelope = read(flat);
     assert_eq!((envelope.operation, envelope.row), (Operation::Write, Some(flat)));
-    assert_eq!(
-        (envelope.position, envelope.committed_at_ms),
-        (Some(SourcePosition::Lsn(7)), Some(5))
-    );
+    assert_eq!((envelope.position, envelope.committed_at_ms), (Some(SourcePosition::Lsn(7)), Some(5)));
     for tombstone in ["null", r#"{"schema":{},"payload":null}"#] {
         assert_eq!(read(tombstone).operation, Operation::Tombstone);
     }
-    assert_eq!(
-        Envelope::read(None, &Pairs::new()).expect("readable").operation,
-        Operation::Tombstone
-    );
+    assert_eq!(Envelope::read(None, &Pairs::new()).expect("readable").operation, Operation::Tombstone);
 }
 
 #[test]
 fn a_flattened_row_may_have_its_fields_in_headers() {
     let envelope = read_with(r#"{"site_id":"s"}"#, &[("__op", "u"), ("__source_lsn", "9")]);
-    assert_eq!(
-        (envelope.operation, envelope.position),
-        (Operation::Write, Some(SourcePosition::Lsn(9)))
-    );
+    assert_eq!((envelope.operation, envelope.position), (Operation::Write, Some(SourcePosition::Lsn(9))));
     let envelope = read_with(r#"{"site_id":"s"}"#, &[("__op", "\"d\""), ("__source_lsn", "9")]);
     assert_eq!((envelope.operation, envelope.row), (Operation::Delete, None));
     let headers: Pairs = [("__op", "d"), ("__source_lsn", "9")].into_iter().collect();
     let envelope = Envelope::read(None, &headers).expect("readable");
-    assert_eq!(
-        (envelope.operation, envelope.position),
-        (Operation::Delete, Some(SourcePosition::Lsn(9)))
-    );
+    assert_eq!((envelope.operation, envelope.position), (Operation::Delete, Some(SourcePosition::Lsn(9))));
 }
 
 #[test]
@@ -81,11 +66,7 @@ fn operations_are_read_from_the_envelope() {
         let value = format!(r#"{{"before":null,"after":{{"site_id":"s"}},"source":{{"lsn":null}},"op":"{op}"}}"#);
         let envelope = read(&value);
         assert_eq!((envelope.operation, envelope.position), (operation, None), "{op}");
-        assert_eq!(
-            envelope.row.is_some(),
-            operation == Operation::Write,
-            "{op}: a delete's row is no data"
-        );
+        assert_eq!(envelope.row.is_some(), operation == Operation::Write, "{op}: a delete's row is no data");
     }
     let unknown = error(br#"{"op":"x","after":{},"source":{}}"#);
     assert!(matches!(unknown, EnvelopeError::UnknownOperation(op) if op == "x"));
@@ -106,12 +87,7 @@ fn records_that_are_no_rows_say_nothing() {
 #[test]
 fn mysql_positions_are_file_pos_and_row() {
     let value = r#"{"after":{"id":1},"op":"u","source":{"connector":"mysql","file":"mysql-bin.000003","pos":"154","row":2,"server_id":223344}}"#;
-    let position = SourcePosition::Binlog {
-        server_id: 223_344,
-        file: 3,
-        pos: 154,
-        row: 2,
-    };
+    let position = SourcePosition::Binlog { server_id: 223_344, file: 3, pos: 154, row: 2 };
     assert_eq!(read(value).position, Some(position));
     let flat = r#"{"id":1,"__source_file":"mysql-bin.000003","__source_pos":154,"__source_row":2,"__source_server_id":223344}"#;
     assert_eq!(read(flat).position, Some(position));
@@ -119,21 +95,10 @@ fn mysql_positions_are_file_pos_and_row() {
 
 #[test]
 fn what_cannot_be_read_is_told_by_kind() {
-    for bad in [
-        &b"{"[..],
-        b"\xff{}",
-        b"",
-        b"{\"a\":1} x",
-        b"{\"after\":{\"a\":tru},\"op\":\"c\"}",
-    ] {
+    for bad in [&b"{"[..], b"\xff{}", b"", b"{\"a\":1} x", b"{\"after\":{\"a\":tru},\"op\":\"c\"}"] {
         assert!(matches!(error(bad), EnvelopeError::InvalidJson(_)), "{bad:?}");
     }
-    for bad in [
-        &b"[]"[..],
-        b"1",
-        b"{\"op\":\"c\",\"after\":null}",
-        b"{\"op\":\"c\",\"after\":[],\"source\":{}}",
-    ] {
+    for bad in [&b"[]"[..], b"1", b"{\"op\":\"c\",\"after\":null}", b"{\"op\":\"c\",\"after\":[],\"source\":{}}"] {
         assert!(matches!(error(bad), EnvelopeError::InvalidRow(_)), "{bad:?}");
     }
     let bad_lsn = br#"{"op":"d","before":null,"source":{"lsn":"x"}}"#;

@@ -31,12 +31,7 @@ impl FromStr for Pointer {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let tokens = text.strip_prefix('/').ok_or_else(|| PointerError(text.to_owned()))?;
-        Ok(Self(
-            tokens
-                .split('/')
-                .map(|token| token.replace("~1", "/").replace("~0", "~"))
-                .collect(),
-        ))
+        Ok(Self(tokens.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect()))
     }
 }
 
@@ -230,15 +225,9 @@ mod tests {
         let placeholder = "__debezium_unavailable_value";
         let column = |json| Column::new(Some(raw(json)), placeholder);
         assert!(matches!(column(r#""__debezium_unavailable_value""#), Column::Absent));
-        assert!(matches!(
-            column(r#""__debezium_unavailable\u005fvalue""#),
-            Column::Absent
-        ));
+        assert!(matches!(column(r#""__debezium_unavailable\u005fvalue""#), Column::Absent));
         assert!(matches!(column("null"), Column::Present(_)));
-        assert!(matches!(
-            column(r#""x__debezium_unavailable_value""#),
-            Column::Present(_)
-        ));
+        assert!(matches!(column(r#""x__debezium_unavailable_value""#), Column::Present(_)));
         assert!(matches!(Column::new(None, placeholder), Column::Absent));
     }
 }

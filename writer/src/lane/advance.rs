@@ -23,21 +23,14 @@ impl Lane {
             }
             let as_of = self.samples.as_of(*partition, position.next_offset);
             if as_of > position.as_of {
-                advanced.push(NextPosition {
-                    as_of,
-                    ..position.clone()
-                });
+                advanced.push(NextPosition { as_of, ..position.clone() });
             }
         }
         advanced.sort_by_key(|position| position.tenure.partition);
         if !advanced.is_empty() {
             self.try_save(advanced).await;
         }
-        let positions = self
-            .positions
-            .iter()
-            .map(|(partition, position)| (*partition, position.next_offset))
-            .collect();
+        let positions = self.positions.iter().map(|(partition, position)| (*partition, position.next_offset)).collect();
         self.samples.forget_reached(&positions);
     }
 
@@ -75,9 +68,7 @@ impl Lane {
             transaction.advance(&positions).await?;
             transaction.commit().await
         };
-        tokio::time::timeout(TRANSACTION_MAX, saving)
-            .await
-            .unwrap_or(Err(StoreError::TimedOut(TRANSACTION_MAX)))?;
+        tokio::time::timeout(TRANSACTION_MAX, saving).await.unwrap_or(Err(StoreError::TimedOut(TRANSACTION_MAX)))?;
         for position in positions.into_iter().filter(|position| position.blocked.is_none()) {
             self.positions.insert(position.tenure.partition, position);
         }

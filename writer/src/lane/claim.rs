@@ -26,10 +26,7 @@ impl Lane {
 
     async fn try_claim(&mut self, partitions: &[i32]) -> Result<(), StoreError> {
         let ends = self.ends_of(partitions).await;
-        let starts: Vec<_> = partitions
-            .iter()
-            .map(|p| (*p, ends.get(p).map(|ends| ends.low)))
-            .collect();
+        let starts: Vec<_> = partitions.iter().map(|p| (*p, ends.get(p).map(|ends| ends.low))).collect();
         let mut transaction = self.store.begin().await?;
         let claims = transaction.claim(&starts).await?;
         transaction.commit().await?;
@@ -37,23 +34,12 @@ impl Lane {
         for (claim, (partition, _)) in claims.into_iter().zip(&starts) {
             self.shared.standing.gone(*partition);
             match (claim, ends.get(partition)) {
-                (
-                    Claim::Taken {
-                        partition,
-                        next_offset,
-                        epoch,
-                        source_epoch,
-                    },
-                    Some(ends),
-                ) => {
+                (Claim::Taken { partition, next_offset, epoch, source_epoch }, Some(ends)) => {
                     let tenure = Arc::new(Tenure::new(partition, epoch, source_epoch));
                     self.begin(tenure, next_offset, *ends).await?;
                 }
                 // The broker did not tell where the partition begins and ends.
-                _ => self.tell(LaneEvent::LetGo {
-                    partition: *partition,
-                    retry_after: RECLAIM_AFTER,
-                }),
+                _ => self.tell(LaneEvent::LetGo { partition: *partition, retry_after: RECLAIM_AFTER }),
             }
         }
         Ok(())
@@ -68,26 +54,15 @@ impl Lane {
     /// Starts a tenure, unless the position lies outside the log: that is an operator's decision, never a silent jump.
     async fn begin(&mut self, tenure: Arc<Tenure>, next_offset: i64, ends: Ends) -> Result<(), StoreError> {
         let partition = tenure.partition;
-        let position = NextPosition {
-            tenure: Arc::clone(&tenure),
-            next_offset,
-            as_of: None,
-            blocked: None,
-        };
+        let position = NextPosition { tenure: Arc::clone(&tenure), next_offset, as_of: None, blocked: None };
         if (ends.low..=ends.high).contains(&next_offset) {
             self.positions.insert(partition, position);
             self.tell(LaneEvent::Claimed { tenure, next_offset });
             return Ok(());
         }
         let why = format!("out-of-range: the log holds {} to {}", ends.low, ends.high);
-        self.shared
-            .standing
-            .out_of_range(&self.shared.topic, partition, next_offset, &why);
+        self.shared.standing.out_of_range(&self.shared.topic, partition, next_offset, &why);
         self.tell(LaneEvent::Blocked { partition });
-        self.save(vec![NextPosition {
-            blocked: Some((next_offset, why)),
-            ..position
-        }])
-        .await
+        self.save(vec![NextPosition { blocked: Some((next_offset, why)), ..position }]).await
     }
 }

@@ -33,14 +33,7 @@ impl LaneLink {
     /// A lane without partitions.
     pub(super) fn new(commands: mpsc::Sender<Command>) -> Self {
         let filling = Batch::default();
-        Self {
-            commands,
-            filling,
-            in_hand: 0,
-            claiming: false,
-            full_since: None,
-            paused: false,
-        }
+        Self { commands, filling, in_hand: 0, claiming: false, full_since: None, paused: false }
     }
 
     /// A lane that has ended ends the process; until then what it is sent is lost with it.
@@ -75,9 +68,7 @@ impl Source {
 
     fn pause_and_resume(&mut self) {
         for number in 0..self.lanes.len() {
-            let stalled = self.lanes[number]
-                .full_since
-                .is_some_and(|since| since.elapsed() > STALL_MAX);
+            let stalled = self.lanes[number].full_since.is_some_and(|since| since.elapsed() > STALL_MAX);
             if stalled == self.lanes[number].paused {
                 continue;
             }
@@ -87,16 +78,8 @@ impl Source {
                     list.add_partition(&self.topic, *partition);
                 }
             }
-            let done = if stalled {
-                self.consumer.pause(&list)
-            } else {
-                self.consumer.resume(&list)
-            };
-            tracing::info!(
-                lane = number,
-                paused = stalled,
-                "partitions of a lane paused or resumed"
-            );
+            let done = if stalled { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+            tracing::info!(lane = number, paused = stalled, "partitions of a lane paused or resumed");
             if let Err(error) = done {
                 tracing::warn!(lane = number, error = %error, "partitions could not be paused or resumed");
             }
@@ -146,12 +129,10 @@ impl Source {
     /// The client's positions: behind the last record that `poll` gave, and behind transaction markers and aborted records
     /// that it passed. Taken by the polling thread between polls, so every record before them is in a batch.
     fn client_positions(&self) -> HashMap<i32, Offset> {
-        let positions = self.consumer.position().map(|list| {
-            list.elements()
-                .iter()
-                .map(|element| (element.partition(), element.offset()))
-                .collect()
-        });
+        let positions = self
+            .consumer
+            .position()
+            .map(|list| list.elements().iter().map(|element| (element.partition(), element.offset())).collect());
         positions.unwrap_or_default()
     }
 

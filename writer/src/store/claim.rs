@@ -44,20 +44,9 @@ pub(super) async fn claim(
     let mut claims = Vec::with_capacity(starts.len());
     for (partition, start) in starts {
         if let Some(start) = start {
-            sqlx::query(CREATE)
-                .bind(topic)
-                .bind(partition)
-                .bind(start)
-                .bind(owner)
-                .execute(&mut *connection)
-                .await?;
+            sqlx::query(CREATE).bind(topic).bind(partition).bind(start).bind(owner).execute(&mut *connection).await?;
         }
-        let row = sqlx::query(CLAIM)
-            .bind(topic)
-            .bind(partition)
-            .bind(owner)
-            .fetch_optional(&mut *connection)
-            .await?;
+        let row = sqlx::query(CLAIM).bind(topic).bind(partition).bind(owner).fetch_optional(&mut *connection).await?;
         claims.push(match row {
             None => Claim::NoPosition(partition),
             Some(row) => Claim::Taken {
@@ -73,9 +62,8 @@ pub(super) async fn claim(
 
 /// The generation that is served; `None` before the first `writer migrate`.
 pub async fn active_generation(connection: &mut PgConnection) -> Result<Option<i32>, StoreError> {
-    let migrated: bool = sqlx::query_scalar("select to_regclass('siteview.generation') is not null")
-        .fetch_one(&mut *connection)
-        .await?;
+    let migrated: bool =
+        sqlx::query_scalar("select to_regclass('siteview.generation') is not null").fetch_one(&mut *connection).await?;
     if !migrated {
         return Ok(None);
     }

@@ -34,29 +34,15 @@ pub(super) async fn lock_positions(
     tenures: &[Arc<Tenure>],
 ) -> Result<HashMap<i32, i64>, StoreError> {
     let partitions: Vec<i32> = tenures.iter().map(|tenure| tenure.partition).collect();
-    let rows = sqlx::query(LOCK_POSITIONS)
-        .bind(topic)
-        .bind(&partitions)
-        .fetch_all(connection)
-        .await?;
+    let rows = sqlx::query(LOCK_POSITIONS).bind(topic).bind(&partitions).fetch_all(connection).await?;
     let mut stored = HashMap::with_capacity(rows.len());
     for row in rows {
-        stored.insert(
-            row.try_get::<i32, _>(0)?,
-            (row.try_get::<i64, _>(1)?, row.try_get::<i64, _>(2)?),
-        );
+        stored.insert(row.try_get::<i32, _>(0)?, (row.try_get::<i64, _>(1)?, row.try_get::<i64, _>(2)?));
     }
-    let is_over = |tenure: &&Arc<Tenure>| {
-        stored
-            .get(&tenure.partition)
-            .is_none_or(|(_, epoch)| *epoch != tenure.epoch)
-    };
+    let is_over = |tenure: &&Arc<Tenure>| stored.get(&tenure.partition).is_none_or(|(_, epoch)| *epoch != tenure.epoch);
     let over: Vec<i32> = tenures.iter().filter(is_over).map(|tenure| tenure.partition).collect();
     match over.is_empty() {
-        true => Ok(stored
-            .into_iter()
-            .map(|(partition, (next_offset, _))| (partition, next_offset))
-            .collect()),
+        true => Ok(stored.into_iter().map(|(partition, (next_offset, _))| (partition, next_offset)).collect()),
         false => Err(StoreError::ClaimsOver(over)),
     }
 }
@@ -73,16 +59,11 @@ fn site(row: &PgRow) -> Result<(SiteId, Site), sqlx::Error> {
     let decode = |error: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(error);
     let site_id = SiteId::new(row.try_get::<String, _>("site_id")?).map_err(|error| decode(error.into()))?;
     let position: Option<String> = row.try_get("source_position")?;
-    let position = position
-        .map(|text| text.parse::<SourcePosition>())
-        .transpose()
-        .map_err(|error| decode(error.into()))?;
+    let position =
+        position.map(|text| text.parse::<SourcePosition>()).transpose().map_err(|error| decode(error.into()))?;
     let etag: &str = row.try_get("etag")?;
     let content = match (row.try_get("told")?, hash_of_etag(etag)) {
-        (true, Some(hash)) => Content::Stored {
-            of: site_id.clone(),
-            hash,
-        },
+        (true, Some(hash)) => Content::Stored { of: site_id.clone(), hash },
         _ => Content::Nothing,
     };
     let site = Site {
@@ -103,15 +84,9 @@ pub(super) async fn documents(connection: &mut PgConnection, site_ids: &[&str]) 
     let mut documents = HashMap::with_capacity(rows.len());
     for row in rows {
         let site_id: String = row.try_get("site_id")?;
-        let unreadable = |error| StoreError::Document {
-            site_id: site_id.clone(),
-            error,
-        };
+        let unreadable = |error| StoreError::Document { site_id: site_id.clone(), error };
         let apps = InstalledApps::of_document(row.try_get("document")?).map_err(unreadable)?;
-        documents.insert(
-            SiteId::new(site_id).map_err(|error| sqlx::Error::Decode(error.into()))?,
-            apps,
-        );
+        documents.insert(SiteId::new(site_id).map_err(|error| sqlx::Error::Decode(error.into()))?, apps);
     }
     Ok(documents)
 }

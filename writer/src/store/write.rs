@@ -60,12 +60,7 @@ pub(super) async fn plan(connection: &mut PgConnection, plan: &Plan) -> Result<(
         let app_ids: Vec<&str> = plan.counts.keys().map(|(app_id, _)| app_id.as_str()).collect();
         let partitions: Vec<i32> = plan.counts.keys().map(|(_, partition)| *partition).collect();
         let sites: Vec<i64> = plan.counts.values().copied().collect();
-        sqlx::query(APP_COUNT)
-            .bind(app_ids)
-            .bind(partitions)
-            .bind(sites)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(APP_COUNT).bind(app_ids).bind(partitions).bind(sites).execute(&mut *connection).await?;
     }
     changes(connection, &plan.changes).await
 }
@@ -80,23 +75,11 @@ async fn sites(connection: &mut PgConnection, rows: &[SiteRow]) -> Result<(), St
         .bind(rows.iter().map(|row| row.site.version).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.site.partition).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.site.offset).collect::<Vec<_>>())
-        .bind(
-            rows.iter()
-                .map(|row| row.document.as_ref().map(|(document, _)| document.as_str()))
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            rows.iter()
-                .map(|row| row.document.as_ref().map(|(_, etag)| etag.as_str()))
-                .collect::<Vec<_>>(),
-        )
+        .bind(rows.iter().map(|row| row.document.as_ref().map(|(document, _)| document.as_str())).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.document.as_ref().map(|(_, etag)| etag.as_str())).collect::<Vec<_>>())
         .bind(rows.iter().map(column).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.site.source_epoch).collect::<Vec<_>>())
-        .bind(
-            rows.iter()
-                .map(|row| row.site.last_delete_partition)
-                .collect::<Vec<_>>(),
-        )
+        .bind(rows.iter().map(|row| row.site.last_delete_partition).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.site.alive).collect::<Vec<_>>())
         .execute(connection)
         .await?;
@@ -145,48 +128,18 @@ pub(super) async fn positions(
 ) -> Result<(), StoreError> {
     let moved = sqlx::query(POSITION)
         .bind(topic)
+        .bind(positions.iter().map(|position| position.tenure.partition).collect::<Vec<_>>())
+        .bind(positions.iter().map(|position| position.tenure.epoch).collect::<Vec<_>>())
+        .bind(positions.iter().map(|position| position.next_offset).collect::<Vec<_>>())
+        .bind(positions.iter().map(|position| position.as_of.map(|as_of| as_of.to_string())).collect::<Vec<_>>())
+        .bind(positions.iter().map(|position| position.blocked.as_ref().map(|(offset, _)| *offset)).collect::<Vec<_>>())
         .bind(
-            positions
-                .iter()
-                .map(|position| position.tenure.partition)
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            positions
-                .iter()
-                .map(|position| position.tenure.epoch)
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            positions
-                .iter()
-                .map(|position| position.next_offset)
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            positions
-                .iter()
-                .map(|position| position.as_of.map(|as_of| as_of.to_string()))
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            positions
-                .iter()
-                .map(|position| position.blocked.as_ref().map(|(offset, _)| *offset))
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            positions
-                .iter()
-                .map(|position| position.blocked.as_ref().map(|(_, why)| why.as_str()))
-                .collect::<Vec<_>>(),
+            positions.iter().map(|position| position.blocked.as_ref().map(|(_, why)| why.as_str())).collect::<Vec<_>>(),
         )
         .execute(connection)
         .await?;
     match moved.rows_affected() == positions.len() as u64 {
         true => Ok(()),
-        false => Err(StoreError::ClaimsOver(
-            positions.iter().map(|position| position.tenure.partition).collect(),
-        )),
+        false => Err(StoreError::ClaimsOver(positions.iter().map(|position| position.tenure.partition).collect())),
     }
 }

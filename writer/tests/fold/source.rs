@@ -92,8 +92,9 @@ pub type Rows = BTreeMap<usize, Row>;
 #[derive(Debug, Default)]
 pub struct Table {
     pub rows: Rows,
-    /// Keys whose apps a new key took over untold: they never come back, as such a create might be waiting for their delete.
-    retired: Vec<usize>,
+    /// Keys whose apps a new key took over untold, and the key that has them now. They come back from there only: the create
+    /// of the new key waits for their delete, and a row that is there again would end the wait in vain.
+    lent: BTreeMap<usize, usize>,
     versions: i64,
 }
 
@@ -139,7 +140,7 @@ impl Table {
     }
 
     fn put(&mut self, site: usize, apps: &Apps) -> Option<Change> {
-        if self.retired.contains(&site) {
+        if self.lent.contains_key(&site) {
             return None;
         }
         let version = self.next_version();
@@ -180,14 +181,18 @@ impl Table {
     }
 
     fn change_key(&mut self, from: usize, to: usize, positions: Positions) -> Vec<Change> {
-        if self.rows.contains_key(&to) || self.retired.contains(&to) || !self.rows.contains_key(&from) {
+        let Some(row) = self.rows.get(&from).cloned() else { return Vec::new() };
+        let untold = row.apps.large && positions != Positions::None;
+        let comes_back = self.lent.get(&to).is_none_or(|holder| untold && *holder == from);
+        if self.rows.contains_key(&to) || !comes_back {
             return Vec::new();
         }
-        let row = self.rows.remove(&from).expect("just seen");
+        self.rows.remove(&from);
         let version = self.next_version();
-        let untold = row.apps.large && positions != Positions::None;
+        self.lent.remove(&to);
         if untold {
-            self.retired.push(from);
+            self.lent.values_mut().filter(|holder| **holder == from).for_each(|holder| *holder = to);
+            self.lent.insert(from, to);
         }
         let document = Document { version, apps: canonical(&row.apps) };
         let told = (!untold).then(|| row.apps.clone());

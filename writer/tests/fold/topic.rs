@@ -3,7 +3,9 @@
 use proptest::{collection::vec, option, prelude::*};
 use shared::envelope::Headers;
 
-use crate::source::{Apps, Change, Positions, Row, Rows, Statement, Table, What, apps, first_lsn, snapshot_lsn, statement};
+use crate::source::{
+    Apps, Change, Positions, Row, Rows, Statement, Table, What, apps, first_lsn, snapshot_lsn, statement,
+};
 
 /// A history, and everything that chance decides about its records and their reading.
 #[derive(Debug, Clone)]
@@ -138,7 +140,8 @@ impl Feed<'_> {
                 self.tell_from(self.start_before(crash, *again));
             }
             Then::Snapshot { back } => {
-                let back = if self.case.positions == Positions::All { usize::from(*back) % self.states.len() } else { 0 };
+                let back =
+                    if self.case.positions == Positions::All { usize::from(*back) % self.states.len() } else { 0 };
                 let moment = self.states.len() - 1 - back;
                 let rows = self.states[moment].1.clone();
                 self.read(&rows, Some(snapshot_lsn(moment)), usize::MAX);
@@ -185,8 +188,8 @@ impl Feed<'_> {
             let partition = &mut partitions[change.site % self.case.partitions];
             let next = partition.last().map_or(0, |record| record.offset + 1);
             // A transaction marker takes an offset.
-            let mut record = Record { offset: next + i64::from(form % 5 == 0), ..change.record(form) };
-            if form % 3 == 0 {
+            let mut record = Record { offset: next + i64::from(form.is_multiple_of(5)), ..change.record(form) };
+            if form.is_multiple_of(3) {
                 record.headers.0.push(("__debezium.context.taskId".to_owned(), b"0".to_vec()));
             }
             partition.push(record);
@@ -206,7 +209,9 @@ pub fn swap_neighbours(topic: &mut Topic, which: usize) {
             }
         }
     }
-    let Some((partition, first, second)) = pairs.get(which % pairs.len().max(1)).copied() else { return };
+    let Some((partition, first, second)) = pairs.get(which % pairs.len().max(1)).copied() else {
+        return;
+    };
     let records = &mut topic.partitions[partition];
     let offsets = (records[first].offset, records[second].offset);
     records.swap(first, second);
@@ -243,7 +248,7 @@ impl Change {
             }
             What::Tombstone { new_key } => {
                 self.new_key(*new_key, &mut headers);
-                (form % 4 == 0).then(|| r#"{"schema":{"optional":true},"payload":null}"#.to_owned())
+                (form.is_multiple_of(4)).then(|| r#"{"schema":{"optional":true},"payload":null}"#.to_owned())
             }
         };
         Record { offset: 0, key: key(self.site, form / 4), value: value.map(String::into_bytes), headers }
@@ -258,7 +263,8 @@ impl Change {
     /// The value in one of its forms; `after` is the text of an object (or, of a delete, null).
     fn value(&self, op: char, before: &str, after: &str, form: u8, headers: &mut RecordHeaders) -> String {
         let lsn = self.position.map_or("null".to_owned(), |lsn| lsn.to_string());
-        let source = format!(r#"{{"connector":"postgresql","ts_ms":1700000000000,"sequence":"[null,\"1\"]","lsn":{lsn}}}"#);
+        let source =
+            format!(r#"{{"connector":"postgresql","ts_ms":1700000000000,"sequence":"[null,\"1\"]","lsn":{lsn}}}"#);
         let envelope =
             format!(r#"{{"before":{before},"after":{after},"source":{source},"op":"{op}","ts_ms":1700000000001}}"#);
         match form % 4 {
@@ -298,12 +304,14 @@ fn key(site: usize, form: u8) -> Vec<u8> {
 fn row(site: usize, apps: Option<&Apps>, version: Option<i64>, form: u8) -> String {
     let version = match version {
         None => "null".to_owned(),
-        Some(version) if form % 2 == 0 => version.to_string(),
+        Some(version) if form.is_multiple_of(2) => version.to_string(),
         Some(version) => format!(r#""{version}""#),
     };
-    let name = if form % 3 == 0 { "__debezium_unavailable_value" } else { "a name" };
+    let name = if form.is_multiple_of(3) { "__debezium_unavailable_value" } else { "a name" };
     let apps = match apps.map(array) {
-        Some(array) if form % 2 == 0 => format!(r#","installed_apps":{}"#, serde_json::to_string(&array).expect("text")),
+        Some(array) if form.is_multiple_of(2) => {
+            format!(r#","installed_apps":{}"#, serde_json::to_string(&array).expect("text"))
+        }
         Some(array) => format!(r#","installed_apps":{array}"#),
         None if form % 8 == 7 => String::new(),
         None => r#","installed_apps":"__debezium_unavailable_value""#.to_owned(),

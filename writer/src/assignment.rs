@@ -14,6 +14,9 @@ use rdkafka::{
 
 use crate::{batch::Tenure, observe::Metrics};
 
+/// The consumer, shared with what asks the broker for the ends of partitions.
+pub type TopicConsumer = BaseConsumer<Assignment>;
+
 /// A change of the group's assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rebalance {
@@ -38,10 +41,7 @@ struct Inner {
 impl Assignment {
     /// An empty assignment.
     pub fn new(metrics: Metrics) -> Self {
-        Self {
-            metrics,
-            inner: Mutex::default(),
-        }
+        Self { metrics, inner: Mutex::default() }
     }
 
     /// What changed since the last call, in order.
@@ -80,11 +80,7 @@ impl ConsumerContext for Assignment {
     /// `incremental_assign`, which librdkafka takes at any time under the cooperative protocol (rdkafka_cgrp.c,
     /// `rd_kafka_cgrp_incremental_assign`); the eager one refuses it. A seek after an assignment would not be reliable.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let listed: Vec<i32> = partitions
-            .elements()
-            .iter()
-            .map(|element| element.partition())
-            .collect();
+        let listed: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
         self.metrics.rebalance();
         let answered = match err {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {

@@ -1,0 +1,182 @@
+//! One test's topic, from the outside: created, filled, measured.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+
+use crate::source::Record;
+
+/// An offset per partition.
+pub type Ends = BTreeMap<i32, i64>;
+
+/// How long the broker may take for one answer; it may be starting.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// A topic, which may or may not exist yet.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    servers: String,
+    name: String,
+    partitions: i32,
+}
+
+/// Notes the first record that the broker refused.
+#[derive(Debug, Clone, Default)]
+struct Deliveries(Arc<Mutex<Option<KafkaError>>>);
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivery: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = delivery {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.clone());
+        }
+    }
+}
+
+type Producer = ThreadedProducer<Deliveries>;
+
+impl Topic {
+    /// Names a topic; creates nothing.
+    pub fn new(servers: &str, name: &str, partitions: i32) -> Self {
+        Self { servers: servers.to_owned(), name: name.to_owned(), partitions }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number of partitions.
+    pub fn partitions(&self) -> i32 {
+        self.partitions
+    }
+
+    /// Creates it.
+    pub async fn create(&self) -> Result<()> {
+        let topic = NewTopic::new(&self.name, self.partitions, TopicReplication::Fixed(1));
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
+        let created = self.admin()?.create_topics([&topic], &options).await?;
+        for result in created {
+            result.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the records in order and returns when the broker has them all. Idempotent: a broker that restarts meanwhile
+    /// neither loses nor doubles one.
+    pub fn produce(&self, records: &[Record]) -> Result<()> {
+        let (producer, deliveries) = self.producer(&[("enable.idempotence", "true"), ("acks", "all")])?;
+        self.send(&producer, records)?;
+        flushed(&producer, &deliveries)
+    }
+
+    /// Writes each list in a Kafka transaction of its own, which is committed, or aborted where `false` stands beside it.
+    pub fn produce_transactions(&self, transactions: &[(&[Record], bool)]) -> Result<()> {
+        let id = format!("{}-transactions", self.name);
+        let (producer, deliveries) = self.producer(&[("transactional.id", &id), ("message.timeout.ms", "30000")])?;
+        producer.init_transactions(ANSWER_MAX)?;
+        for (records, commit) in transactions {
+            producer.begin_transaction()?;
+            self.send(&producer, records)?;
+            // The records must be in the log before the marker, else an abort would not have to write them at all.
+            flushed(&producer, &deliveries)?;
+            match commit {
+                true => producer.commit_transaction(ANSWER_MAX)?,
+                false => producer.abort_transaction(ANSWER_MAX)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The next offset of each partition: its end for a consumer that reads everything.
+    pub fn ends(&self) -> Result<Ends> {
+        let consumer: BaseConsumer = self.client().create()?;
+        let end = |partition| {
+            let (_, high) = consumer.fetch_watermarks(&self.name, partition, ANSWER_MAX)?;
+            Ok((partition, high))
+        };
+        (0..self.partitions).map(end).collect()
+    }
+
+    /// What a group has committed; partitions without an offset are left out.
+    pub fn committed(&self, group: &str) -> Result<Ends> {
+        let consumer: BaseConsumer = self.client().set("group.id", group).create()?;
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_range(&self.name, 0, self.partitions - 1);
+        let committed = consumer.committed_offsets(asked, ANSWER_MAX)?;
+        let offset = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(offset) => Some((element.partition(), offset)),
+            _ => None,
+        };
+        Ok(committed.elements().iter().filter_map(offset).collect())
+    }
+
+    /// Removes the records of a partition before an offset, as retention does.
+    pub async fn delete_before(&self, partition: i32, offset: i64) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, partition, Offset::Offset(offset))?;
+        let deleted = self.admin()?.delete_records(&list, &AdminOptions::new()).await?;
+        let low = deleted.find_partition(&self.name, partition).context("the partition is answered")?.offset();
+        ensure!(
+            low == Offset::Offset(offset),
+            "the log of partition {partition} begins at {low:?} instead of {offset}"
+        );
+        Ok(())
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.servers).set("log_level", "0");
+        config
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        Ok(self.client().create()?)
+    }
+
+    fn producer(&self, settings: &[(&str, &str)]) -> Result<(Producer, Deliveries)> {
+        let (mut config, deliveries) = (self.client(), Deliveries::default());
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
+        Ok((config.create_with_context(deliveries.clone())?, deliveries))
+    }
+
+    fn send(&self, producer: &Producer, records: &[Record]) -> Result<()> {
+        for record in records {
+            let headers = record
+                .headers
+                .iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+            let mut message: BaseRecord<'_, str, str> =
+                BaseRecord::to(&self.name).partition(record.partition).key(record.key.as_str()).headers(headers);
+            message.payload = record.value.as_deref();
+            while let Err((error, refused)) = producer.send(message) {
+                ensure!(error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull), "produce: {error}");
+                producer.poll(Duration::from_millis(20));
+                message = refused;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn flushed(producer: &Producer, deliveries: &Deliveries) -> Result<()> {
+    producer.flush(ANSWER_MAX)?;
+    match deliveries.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) => Err(error).context("a record was not delivered"),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,298 @@
+//! One test's own system on the shared servers: topic, group, database, logins, processes.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use devstack::{Endpoints, bin_dir, eventually, free_port, postgres, target_dir};
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use crate::kafka::{Ends, Topic};
+use crate::service::Service;
+
+/// Until a topic must be drained; minutes, because several tests share two cores.
+const DRAIN_MAX: Duration = Duration::from_secs(120);
+const REPLICA_MAX: Duration = Duration::from_secs(30);
+/// A member that dies is missed after so long; the shorter, the faster the tests.
+const SESSION: [(&str, &str); 2] = [("session.timeout.ms", "4000"), ("heartbeat.interval.ms", "500")];
+
+/// Names, addresses and logins of one test.
+#[derive(Debug)]
+pub struct System {
+    folder: PathBuf,
+    tag: String,
+    topic: Topic,
+    group: String,
+    kafka: String,
+    primary_url: String,
+    replica_url: String,
+    started: Cell<u32>,
+}
+
+/// A row of `position`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Offset of the next record to apply.
+    pub next_offset: i64,
+    /// Raised with each claim.
+    pub epoch: i64,
+    /// Process id of the writer that took the partition last.
+    pub owner_pid: u32,
+}
+
+/// A session of Postgres.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Session {
+    /// Waits for a transaction to begin.
+    Idle,
+    /// Waits inside a transaction.
+    IdleInTransaction,
+    /// At work.
+    Active,
+}
+
+/// Runs one test on a system of its own, with a topic and a migrated database. When it fails, the error names the folder
+/// of the logs, which stays; else the folder goes.
+pub async fn scenario(
+    endpoints: &Endpoints,
+    partitions: i32,
+    body: impl AsyncFnOnce(&System) -> Result<()>,
+) -> Result<()> {
+    let system = System::new(endpoints, partitions).await?;
+    let prepared = async {
+        system.topic.create().await?;
+        system.create_database().await?;
+        system.migrate().await
+    };
+    let outcome = match prepared.await {
+        Ok(()) => body(&system).await,
+        Err(error) => Err(error),
+    };
+    system.end(outcome)
+}
+
+impl System {
+    /// Chooses names and makes the logins; topic and database do not exist yet.
+    pub async fn new(endpoints: &Endpoints, partitions: i32) -> Result<Self> {
+        let test = std::thread::current().name().unwrap_or("test").replace("::", ".");
+        let tag = format!("{:08x}", rand::random::<u32>());
+        let folder = target_dir()?.join("acceptance").join(format!("{test}-{tag}"));
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let kafka = endpoints.kafka.clone().context("a broker")?;
+        let (topic, database) = (format!("acceptance-{tag}.public.meta_site"), format!("acceptance_{tag}"));
+        let primary_url = endpoints.view_primary_url.as_deref().context("a primary")?;
+        let replica_url = endpoints.view_replica_urls.first().context("a replica")?;
+        let system = Self {
+            folder,
+            topic: Topic::new(&kafka, &topic, partitions),
+            group: format!("acceptance-{tag}"),
+            kafka,
+            primary_url: with_database(primary_url, &database),
+            replica_url: with_database(replica_url, &database),
+            started: Cell::new(0),
+            tag,
+        };
+        let server = postgres::client(primary_url).await?;
+        for login in ["writer", "reader"] {
+            let name = system.login(login);
+            server.batch_execute(&format!("create role {name} login password '{name}'")).await?;
+        }
+        Ok(system)
+    }
+
+    /// Ends the test: adds the place of the logs to its error, or removes them.
+    pub fn end(self, outcome: Result<()>) -> Result<()> {
+        let named = || format!("topic {}, logs in {}", self.topic.name(), self.folder.display());
+        outcome.with_context(named)?;
+        Ok(fs::remove_dir_all(&self.folder)?)
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// The consumer group of the first generation.
+    pub fn group(&self) -> String {
+        format!("{}-g1", self.group)
+    }
+
+    /// Makes the database, empty.
+    pub async fn create_database(&self) -> Result<()> {
+        let (server, database) = self.primary_url.rsplit_once('/').context("a URL names a database")?;
+        let client = postgres::client(&format!("{server}/postgres")).await?;
+        Ok(client.batch_execute(&format!("create database {database}")).await?)
+    }
+
+    /// Runs `writer migrate` as the superuser, and lets the logins into the roles that it made.
+    pub async fn migrate(&self) -> Result<()> {
+        let env = [("DATABASE_URL", self.primary_url.as_str())];
+        self.writer_verb(&["migrate"], &env)?;
+        let client = self.primary().await?;
+        for login in ["writer", "reader"] {
+            client.batch_execute(&format!("grant siteview_{login} to {}", self.login(login))).await?;
+        }
+        Ok(())
+    }
+
+    /// Another login in the writer's role, so that `pg_stat_activity` tells whose session it is. Gives name and URL.
+    pub async fn writer_login(&self, name: &str) -> Result<(String, String)> {
+        let login = self.login(name);
+        let create = format!("create role {login} login password '{login}' in role siteview_writer");
+        self.primary().await?.batch_execute(&create).await?;
+        let url = with_login(&self.primary_url, &login);
+        Ok((login, url))
+    }
+
+    /// Starts a writer; returns before it is ready. `env` goes over the test's own settings.
+    pub fn writer(&self, env: &[(&str, &str)]) -> Result<Service> {
+        self.writer_in_session(env, &[])
+    }
+
+    /// As [`Self::writer`], with further client properties (a static membership, another session).
+    pub fn writer_in_session(&self, env: &[(&str, &str)], properties: &[(&str, &str)]) -> Result<Service> {
+        let (name, admin_port) = (self.next_name("writer"), free_port()?);
+        let properties = SESSION.iter().chain(properties).map(|(key, value)| format!("{key}={value}\n"));
+        let file = self.folder.join(format!("{name}.properties"));
+        fs::write(&file, properties.collect::<String>())?;
+        let mut environment = self.writer_environment(env);
+        environment.insert("KAFKA_PROPERTIES_FILE".to_owned(), file.display().to_string());
+        environment.insert("WRITER_ADMIN_LISTEN".to_owned(), format!("127.0.0.1:{admin_port}"));
+        Service::start(&name, &bin_dir()?.join("writer"), &self.folder, &environment, admin_port, None)
+    }
+
+    /// Starts a reader on the replica; returns before it is ready.
+    pub fn reader(&self, env: &[(&str, &str)]) -> Result<Service> {
+        let (name, admin_port, port) = (self.next_name("reader"), free_port()?, free_port()?);
+        let own = [
+            ("READER_LISTEN", format!("127.0.0.1:{port}")),
+            ("READER_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}")),
+            ("READER_DATABASE_URLS", with_login(&self.replica_url, &self.login("reader"))),
+        ];
+        let environment = environment(own, env);
+        Service::start(&name, &bin_dir()?.join("reader"), &self.folder, &environment, admin_port, Some(port))
+    }
+
+    /// What `writer position --json` says, by partition.
+    pub fn writer_position(&self) -> Result<BTreeMap<i32, Value>> {
+        let answer = self.writer_verb(&["position", "--json"], &[])?;
+        let lines: Vec<Value> = serde_json::from_str(&answer).with_context(|| answer.clone())?;
+        let partition = |line: &Value| line["partition"].as_i64().and_then(|partition| i32::try_from(partition).ok());
+        lines.into_iter().map(|line| Ok((partition(&line).context("a line names its partition")?, line))).collect()
+    }
+
+    /// A connection to the primary as the superuser.
+    pub async fn primary(&self) -> Result<Client> {
+        postgres::client(&self.primary_url).await
+    }
+
+    /// A connection to the replica as the superuser.
+    pub async fn replica(&self) -> Result<Client> {
+        postgres::client(&self.replica_url).await
+    }
+
+    /// The rows of `position` on the primary.
+    pub async fn positions(&self, primary: &Client) -> Result<BTreeMap<i32, Position>> {
+        let statement = "select partition, next_offset, epoch, owner from view_g1.position";
+        let rows = primary.query(statement, &[]).await?;
+        let position = |row: &tokio_postgres::Row| {
+            let owner: String = row.get(3);
+            let owner_pid = owner.rsplit(' ').next().and_then(|pid| pid.parse().ok());
+            let owner_pid = owner_pid.with_context(|| format!("the owner {owner:?} ends with its process id"))?;
+            Ok((row.get(0), Position { next_offset: row.get(1), epoch: row.get(2), owner_pid }))
+        };
+        rows.iter().map(position).collect()
+    }
+
+    /// The sessions of a login in this database.
+    pub async fn sessions(&self, primary: &Client, login: &str) -> Result<Vec<Session>> {
+        let statement = "select state from pg_stat_activity where usename = $1::text::name and state is not null";
+        let rows = primary.query(statement, &[&login]).await?;
+        let session = |row: &tokio_postgres::Row| match row.get::<_, &str>(0) {
+            "idle" => Session::Idle,
+            "idle in transaction" | "idle in transaction (aborted)" => Session::IdleInTransaction,
+            _ => Session::Active,
+        };
+        Ok(rows.iter().map(session).collect())
+    }
+
+    /// Waits until the primary's positions are the ends of the topic, and gives them.
+    pub async fn drained(&self) -> Result<Ends> {
+        let ends = self.topic.ends()?;
+        let reached = async || {
+            let positions = self.positions(&self.primary().await.ok()?).await.ok()?;
+            let reached: Ends = positions.into_iter().map(|(partition, row)| (partition, row.next_offset)).collect();
+            (reached == ends).then_some(())
+        };
+        let drained = eventually(&format!("the view is at the end of the topic, {ends:?}"), DRAIN_MAX, reached).await;
+        drained.with_context(|| format!("{:?}", self.writer_position()))?;
+        Ok(ends)
+    }
+
+    /// Waits until the replica has what the primary has now.
+    pub async fn replica_caught_up(&self) -> Result<()> {
+        let written: String = self.primary().await?.query_one("select pg_current_wal_lsn()::text", &[]).await?.get(0);
+        let replica = self.replica().await?;
+        let replayed = async || {
+            let statement = "select pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
+            replica.query_one(statement, &[&written]).await.ok()?.get::<_, bool>(0).then_some(())
+        };
+        eventually("the replica has what the primary had", REPLICA_MAX, replayed).await
+    }
+
+    fn login(&self, name: &str) -> String {
+        format!("{name}_{}", self.tag)
+    }
+
+    fn next_name(&self, binary: &str) -> String {
+        self.started.set(self.started.get() + 1);
+        format!("{binary}-{}", self.started.get())
+    }
+
+    fn writer_environment(&self, over: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let own = [
+            ("KAFKA_BOOTSTRAP_SERVERS", self.kafka.clone()),
+            ("DATABASE_URL", with_login(&self.primary_url, &self.login("writer"))),
+            ("WRITER_TOPIC", self.topic.name().to_owned()),
+            ("WRITER_GROUP", self.group.clone()),
+        ];
+        environment(own, over)
+    }
+
+    /// Runs a verb to its end and gives its standard output.
+    fn writer_verb(&self, arguments: &[&str], env: &[(&str, &str)]) -> Result<String> {
+        let mut command = Command::new(bin_dir()?.join("writer"));
+        command.args(arguments).env_clear().envs(self.writer_environment(env)).current_dir(&self.folder);
+        let output = command.output().context("writer: cargo build --release --workspace")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "writer {arguments:?} ended with {}: {said}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The folder of the logs.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+fn environment<const N: usize>(own: [(&str, String); N], over: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+    own.chain(over.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))).collect()
+}
+
+/// The URL of another database on the same server.
+fn with_database(url: &str, database: &str) -> String {
+    let (server, _) = url.rsplit_once('/').expect("a URL names a database");
+    format!("{server}/{database}")
+}
+
+/// The URL for another login, whose password is its name.
+fn with_login(url: &str, login: &str) -> String {
+    let (_, place) = url.rsplit_once('@').expect("a URL names a login");
+    format!("postgres://{login}:{login}@{place}")
+}

@@ -1,0 +1,227 @@
+//! What is absent: the invariants of ARCHITECTURE.md, read off the crate graph and the sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+
+/// Crates that are deployed; the rules about sources hold for them.
+const SERVICES: [&str; 3] = ["shared", "writer", "reader"];
+const KAFKA: [&str; 2] = ["rdkafka", "rdkafka-sys"];
+const SQLX: [&str; 3] = ["sqlx", "sqlx-core", "sqlx-postgres"];
+/// The writer's stages; one file may know them all.
+const STAGES: [&str; 4] = ["decode", "fold", "plan", "store"];
+/// Calls that send a statement, of sqlx and of tokio-postgres.
+const STATEMENTS: [&str; 9] = [
+    "sqlx::query",
+    "query_scalar(",
+    "query_as(",
+    "raw_sql(",
+    "batch_execute(",
+    "simple_query(",
+    ".prepare(",
+    ".query_raw(",
+    ".query_one(",
+];
+
+#[test]
+fn the_reader_links_no_kafka_client_and_nothing_that_writes_the_view() -> Result<()> {
+    let graph = Graph::read()?;
+    graph.lacks("reader", &[&KAFKA[..], &SQLX, &["writer", "messaging"]].concat())
+}
+
+#[test]
+fn shared_knows_neither_kafka_nor_tables() -> Result<()> {
+    Graph::read()?.lacks("shared", &[&KAFKA[..], &SQLX, &["tokio-postgres", "deadpool-postgres"]].concat())
+}
+
+#[test]
+fn services_do_not_know_each_other_and_tests_know_no_service() -> Result<()> {
+    let graph = Graph::read()?;
+    graph.lacks("writer", &["reader", "devstack", "acceptance"])?;
+    graph.lacks("devstack", &["shared", "writer", "reader"])?;
+    graph.lacks("acceptance", &["shared", "writer", "reader"])
+}
+
+#[test]
+fn only_config_reads_the_environment() -> Result<()> {
+    nothing(rule_environment(&sources(&SERVICES)?))?;
+    // clippy forbids the calls everywhere; this is the list of those who may.
+    let excused = |source: &&Source| source.code.contains("clippy::disallowed_methods");
+    let all = sources(&["shared", "writer", "reader", "devstack", "acceptance"])?;
+    let files: Vec<&str> = all.iter().filter(excused).map(|source| source.path.as_str()).collect();
+    ensure!(files == ["devstack/src/options.rs"], "these excuse themselves from clippy.toml: {files:?}");
+    Ok(())
+}
+
+#[test]
+fn only_observe_names_a_metric() -> Result<()> {
+    nothing(rule_metrics(&sources(&SERVICES)?))
+}
+
+#[test]
+fn sql_stands_in_the_files_named_for_it() -> Result<()> {
+    nothing(rule_sql(&sources(&SERVICES)?))
+}
+
+#[test]
+fn only_the_pipeline_knows_all_stages() -> Result<()> {
+    let all = sources(&["writer"])?;
+    let knows_all = |source: &&Source| source.modules_used().is_superset(&STAGES.into());
+    let files: Vec<&str> = all.iter().filter(knows_all).map(|source| source.path.as_str()).collect();
+    ensure!(files == ["writer/src/pipeline.rs"], "these know all stages: {files:?}");
+    Ok(())
+}
+
+#[test]
+fn the_rules_find_offenders() {
+    let file = |path: &str, text: &str| vec![Source::new(path.to_owned(), text)];
+    for (rule, path, offence) in [
+        (rule_environment as fn(&[Source]) -> Vec<String>, "writer/src/lane.rs", "let x = std::env::var(\"X\");"),
+        (rule_environment, "reader/src/app.rs", "#[arg(long, env = \"READER_X\")]"),
+        (rule_metrics, "reader/src/gate.rs", "counter!(X).increment(1)"),
+        (rule_metrics, "writer/src/lane.rs", "let name = \"writer_lag_records\";"),
+        (rule_sql, "writer/src/lane.rs", "sqlx::query(\"x\")"),
+        (rule_sql, "reader/src/app.rs", "client.query_one(&statement)"),
+    ] {
+        assert_eq!(rule(&file(path, offence)).len(), 1, "{offence}");
+        assert_eq!(rule(&file(path, &format!("// {offence}\n"))), Vec::<String>::new(), "a comment is no code");
+        assert_eq!(rule(&file(path, &format!("#[cfg(test)]\nmod tests {{ {offence} }}"))), Vec::<String>::new());
+    }
+    let pipeline =
+        Source::new(String::new(), "use crate::{decode::decode, fold::{Sites, fold},\n plan};\ncrate::store::X");
+    assert!(pipeline.modules_used().is_superset(&STAGES.into()));
+    let lane = Source::new(String::new(), "use crate::{decode::Limits, store::Store};\nlet fold = plan;");
+    assert!(!lane.modules_used().contains("fold") && lane.modules_used().contains("store"));
+}
+
+fn rule_environment(sources: &[Source]) -> Vec<String> {
+    let is_config = |path: &str| path.ends_with("/config.rs") || path.contains("/config/");
+    offences(sources, &["env::var", "env::vars", "env = \""], is_config)
+}
+
+fn rule_metrics(sources: &[Source]) -> Vec<String> {
+    let names = ["counter!(", "gauge!(", "histogram!(", "\"writer_", "\"reader_"];
+    offences(sources, &names, |path| path.ends_with("/observe.rs"))
+}
+
+fn rule_sql(sources: &[Source]) -> Vec<String> {
+    let is_named = |path: &str| {
+        path == "reader/src/queries.rs" || path == "writer/src/migrate.rs" || path.starts_with("writer/src/store")
+    };
+    offences(sources, &STATEMENTS, is_named)
+}
+
+fn offences(sources: &[Source], forbidden: &[&str], may: impl Fn(&str) -> bool) -> Vec<String> {
+    let found = |source: &Source| {
+        let says = forbidden.iter().find(|text| source.code.contains(**text))?;
+        Some(format!("{} holds `{says}`", source.path))
+    };
+    sources.iter().filter(|source| !may(&source.path)).filter_map(found).collect()
+}
+
+fn nothing(offences: Vec<String>) -> Result<()> {
+    ensure!(offences.is_empty(), "{offences:#?}");
+    Ok(())
+}
+
+/// A file of the workspace without its comments and its unit tests.
+struct Source {
+    /// From the workspace's root.
+    path: String,
+    code: String,
+}
+
+impl Source {
+    fn new(path: String, text: &str) -> Self {
+        // House style: unit tests stand last.
+        let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let is_code = |line: &&str| !line.trim_start().starts_with("//");
+        let code = shipped.lines().filter(is_code).flat_map(|line| [line, "\n"]).collect();
+        Self { path, code }
+    }
+
+    /// The crate's own modules that it names.
+    fn modules_used(&self) -> BTreeSet<&str> {
+        let paths = self.code.split("crate::").skip(1).flat_map(|rest| {
+            let braced = rest.starts_with('{');
+            let end = if braced { rest.find(';') } else { rest.find(|c: char| !c.is_alphanumeric() && c != '_') };
+            rest[..end.unwrap_or(rest.len())].split(|c: char| !c.is_alphanumeric() && c != '_')
+        });
+        paths.collect()
+    }
+}
+
+fn sources(crates: &[&str]) -> Result<Vec<Source>> {
+    let root = root();
+    let mut sources = Vec::new();
+    for name in crates {
+        collect(&root, &root.join(name).join("src"), &mut sources)?;
+    }
+    ensure!(!sources.is_empty(), "no sources below {}", root.display());
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(sources)
+}
+
+fn collect(root: &Path, folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let name = path.strip_prefix(root)?.display().to_string();
+        if path.is_dir() {
+            collect(root, &path, sources)?;
+        } else if name.ends_with(".rs") && !name.ends_with("_tests.rs") && !name.ends_with("/tests.rs") {
+            sources.push(Source::new(name, &std::fs::read_to_string(&path)?));
+        }
+    }
+    Ok(())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
+}
+
+/// Who depends on whom in what is shipped: neither for tests nor for build scripts.
+struct Graph {
+    metadata: Metadata,
+}
+
+impl Graph {
+    fn read() -> Result<Self> {
+        let mut command = MetadataCommand::new();
+        command.manifest_path(root().join("Cargo.toml")).other_options(vec!["--locked".to_owned()]);
+        Ok(Self { metadata: command.exec()? })
+    }
+
+    /// Errors when the crate links one of these, however indirectly; names the way there.
+    fn lacks(&self, name: &str, forbidden: &[&str]) -> Result<()> {
+        let from = self.metadata.workspace_packages().into_iter().find(|package| package.name.as_str() == name);
+        let from = &from.with_context(|| format!("the workspace has no crate {name}"))?.id;
+        let ways = self.ways(from)?;
+        ensure!(ways.len() > 5, "{name} has hardly any dependency; the graph was misread");
+        for (id, way) in &ways {
+            let linked = self.metadata[id].name.as_str();
+            ensure!(!forbidden.contains(&linked), "{name} links {linked}: {way}");
+        }
+        Ok(())
+    }
+
+    fn ways(&self, from: &PackageId) -> Result<BTreeMap<PackageId, String>> {
+        let resolve = self.metadata.resolve.as_ref().context("cargo resolves the graph")?;
+        let nodes: BTreeMap<&PackageId, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+        let (mut ways, mut open) = (BTreeMap::new(), vec![(from.clone(), self.metadata[from].name.to_string())]);
+        while let Some((id, way)) = open.pop() {
+            let shipped = |dependency: &&cargo_metadata::NodeDep| {
+                dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal)
+            };
+            for dependency in nodes[&id].deps.iter().filter(shipped) {
+                if !ways.contains_key(&dependency.pkg) {
+                    let way = format!("{way} → {}", self.metadata[&dependency.pkg].name);
+                    ways.insert(dependency.pkg.clone(), way.clone());
+                    open.push((dependency.pkg.clone(), way));
+                }
+            }
+        }
+        Ok(ways)
+    }
+}
