@@ -13,7 +13,7 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
-use crate::source::Record;
+use crate::record::Record;
 
 /// An offset per partition.
 pub type Ends = BTreeMap<i32, i64>;
@@ -56,11 +56,6 @@ impl Topic {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// Its number of partitions.
-    pub fn partitions(&self) -> i32 {
-        self.partitions
     }
 
     /// Creates it.

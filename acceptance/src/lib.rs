@@ -14,6 +14,7 @@
 mod check;
 mod kafka;
 mod model;
+mod record;
 mod service;
 mod source;
 mod system;
@@ -22,7 +23,8 @@ mod view;
 pub use check::{assert_equal, differences};
 pub use kafka::{Ends, Topic};
 pub use model::{App, Model, Site};
+pub use record::{Record, partition_of};
 pub use service::{Condition, Service};
-pub use source::{Record, Source, partition_of};
+pub use source::Source;
 pub use system::{Position, Session, System, scenario};
 pub use view::View;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::kafka::Ends;
-use crate::source::Record;
+use crate::record::Record;
 
 /// One installed app of a site.
 #[derive(Debug, Clone, PartialEq, Eq)]

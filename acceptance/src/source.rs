@@ -14,32 +14,15 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::model::{App, Site};
+use crate::record::{Record, UNAVAILABLE, envelope, key, partition_of};
 
-/// What Debezium sends for a large value that did not change.
-const UNAVAILABLE: &str = "__debezium_unavailable_value";
 /// Position of all rows of the snapshot.
 const SNAPSHOT_LSN: u64 = 1000;
 /// Different apps; few, so that each has many sites.
 const APPS: u32 = 40;
+
 /// Bytes of the column that the view does not project.
 const FILLER_BYTES: usize = 350;
-
-/// One record of the topic, and the state of its site behind it.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// Where it is produced to.
-    pub partition: i32,
-    /// JSON of the key.
-    pub key: String,
-    /// JSON of the value; none in a tombstone.
-    pub value: Option<String>,
-    /// Name and value of each header.
-    pub headers: Vec<(&'static str, String)>,
-    /// Whose record it is.
-    pub site_id: String,
-    /// The site once this record has been applied; none when it is deleted.
-    pub after: Option<Arc<Site>>,
-}
 
 /// The played table. The same seed gives the same records.
 #[derive(Debug)]
@@ -211,7 +194,7 @@ impl Source {
             "site_id": site_id, "owner_id": "owner", "version": site.version, "name": format!("at {}", self.lsn),
             "installed_apps": installed_apps, "document": self.filler,
         });
-        let value = self.envelope(Value::Null, after, op);
+        let value = envelope(Value::Null, after, op, self.lsn);
         self.sites.insert(site_id.clone(), Arc::clone(&site));
         self.push(site_id, Some(value), Vec::new(), Some(site));
     }
@@ -220,7 +203,7 @@ impl Source {
         // What Debezium puts into the not-null columns of a deleted row; not data.
         let before =
             json!({"site_id": site_id, "owner_id": "", "version": 0, "installed_apps": "[]", "document": null});
-        let value = self.envelope(before, Value::Null, "d");
+        let value = envelope(before, Value::Null, "d", self.lsn);
         self.sites.remove(site_id);
         self.site_ids.retain(|id| id != site_id);
         if with_delete {
@@ -249,16 +232,6 @@ impl Source {
         elements
     }
 
-    fn envelope(&self, before: Value, after: Value, op: &str) -> String {
-        let source = json!({
-            "version": "3.7.0.Final", "connector": "postgresql", "name": "metasite", "ts_ms": 1_700_000_000_000_i64,
-            "snapshot": if op == "r" { "true" } else { "false" }, "db": "metasite",
-            "schema": "public", "table": "meta_site", "lsn": self.lsn,
-        });
-        let ts_ms = 1_700_000_000_000_i64;
-        json!({"before": before, "after": after, "source": source, "op": op, "ts_ms": ts_ms}).to_string()
-    }
-
     fn push(
         &mut self,
         site_id: String,
@@ -273,17 +246,6 @@ impl Source {
 
 fn by_key(app: App) -> ((String, String), App) {
     ((app.app_id.clone(), app.instance_id.clone()), app)
-}
-
-fn key(site_id: &str) -> String {
-    json!({"site_id": site_id}).to_string()
-}
-
-/// The partition of a site: FNV-1a of its id, modulo.
-pub fn partition_of(site_id: &str, partitions: i32) -> i32 {
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    let hash = site_id.bytes().fold(0xcbf2_9ce4_8422_2325, step);
-    i32::try_from(hash % u64::from(partitions.unsigned_abs())).expect("less than the number of partitions")
 }
 
 #[cfg(test)]

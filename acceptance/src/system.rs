@@ -1,23 +1,22 @@
 //! One test's own system on the shared servers: topic, group, database, logins, processes.
 
+mod watch;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use devstack::{Endpoints, bin_dir, eventually, free_port, postgres, target_dir};
+use devstack::{Endpoints, bin_dir, free_port, postgres, target_dir};
 use serde_json::Value;
-use tokio_postgres::Client;
 
-use crate::kafka::{Ends, Topic};
+use crate::kafka::Topic;
 use crate::service::Service;
 
-/// Until a topic must be drained; minutes, because several tests share two cores.
-const DRAIN_MAX: Duration = Duration::from_secs(120);
-const REPLICA_MAX: Duration = Duration::from_secs(30);
+pub use watch::{Position, Session};
+
 /// A member that dies is missed after so long; the shorter, the faster the tests.
 const SESSION: [(&str, &str); 2] = [("session.timeout.ms", "4000"), ("heartbeat.interval.ms", "500")];
 
@@ -32,28 +31,6 @@ pub struct System {
     primary_url: String,
     replica_url: String,
     started: Cell<u32>,
-}
-
-/// A row of `position`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
-    /// Offset of the next record to apply.
-    pub next_offset: i64,
-    /// Raised with each claim.
-    pub epoch: i64,
-    /// Process id of the writer that took the partition last.
-    pub owner_pid: u32,
-}
-
-/// A session of Postgres.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Session {
-    /// Waits for a transaction to begin.
-    Idle,
-    /// Waits inside a transaction.
-    IdleInTransaction,
-    /// At work.
-    Active,
 }
 
 /// Runs one test on a system of its own, with a topic and a migrated database. When it fails, the error names the folder
@@ -186,65 +163,6 @@ impl System {
         lines.into_iter().map(|line| Ok((partition(&line).context("a line names its partition")?, line))).collect()
     }
 
-    /// A connection to the primary as the superuser.
-    pub async fn primary(&self) -> Result<Client> {
-        postgres::client(&self.primary_url).await
-    }
-
-    /// A connection to the replica as the superuser.
-    pub async fn replica(&self) -> Result<Client> {
-        postgres::client(&self.replica_url).await
-    }
-
-    /// The rows of `position` on the primary.
-    pub async fn positions(&self, primary: &Client) -> Result<BTreeMap<i32, Position>> {
-        let statement = "select partition, next_offset, epoch, owner from view_g1.position";
-        let rows = primary.query(statement, &[]).await?;
-        let position = |row: &tokio_postgres::Row| {
-            let owner: String = row.get(3);
-            let owner_pid = owner.rsplit(' ').next().and_then(|pid| pid.parse().ok());
-            let owner_pid = owner_pid.with_context(|| format!("the owner {owner:?} ends with its process id"))?;
-            Ok((row.get(0), Position { next_offset: row.get(1), epoch: row.get(2), owner_pid }))
-        };
-        rows.iter().map(position).collect()
-    }
-
-    /// The sessions of a login in this database.
-    pub async fn sessions(&self, primary: &Client, login: &str) -> Result<Vec<Session>> {
-        let statement = "select state from pg_stat_activity where usename = $1::text::name and state is not null";
-        let rows = primary.query(statement, &[&login]).await?;
-        let session = |row: &tokio_postgres::Row| match row.get::<_, &str>(0) {
-            "idle" => Session::Idle,
-            "idle in transaction" | "idle in transaction (aborted)" => Session::IdleInTransaction,
-            _ => Session::Active,
-        };
-        Ok(rows.iter().map(session).collect())
-    }
-
-    /// Waits until the primary's positions are the ends of the topic, and gives them.
-    pub async fn drained(&self) -> Result<Ends> {
-        let ends = self.topic.ends()?;
-        let reached = async || {
-            let positions = self.positions(&self.primary().await.ok()?).await.ok()?;
-            let reached: Ends = positions.into_iter().map(|(partition, row)| (partition, row.next_offset)).collect();
-            (reached == ends).then_some(())
-        };
-        let drained = eventually(&format!("the view is at the end of the topic, {ends:?}"), DRAIN_MAX, reached).await;
-        drained.with_context(|| format!("{:?}", self.writer_position()))?;
-        Ok(ends)
-    }
-
-    /// Waits until the replica has what the primary has now.
-    pub async fn replica_caught_up(&self) -> Result<()> {
-        let written: String = self.primary().await?.query_one("select pg_current_wal_lsn()::text", &[]).await?.get(0);
-        let replica = self.replica().await?;
-        let replayed = async || {
-            let statement = "select pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
-            replica.query_one(statement, &[&written]).await.ok()?.get::<_, bool>(0).then_some(())
-        };
-        eventually("the replica has what the primary had", REPLICA_MAX, replayed).await
-    }
-
     fn login(&self, name: &str) -> String {
         format!("{name}_{}", self.tag)
     }
@@ -272,11 +190,6 @@ impl System {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "writer {arguments:?} ended with {}: {said}", output.status);
         Ok(String::from_utf8(output.stdout)?)
-    }
-
-    /// The folder of the logs.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 }
 

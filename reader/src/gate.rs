@@ -116,7 +116,7 @@ fn log(error: &Error, route: Route, request_id: &HeaderValue) {
     let request_id = request_id.to_str().unwrap_or_default();
     match error.kind() {
         Kind::Internal => {
-            let cause = std::error::Error::source(error).map(|source| crate::replicas::chain(source));
+            let cause = std::error::Error::source(error).map(crate::replicas::chain);
             tracing::error!(route = route.template(), request_id, %error, cause, "request failed");
         }
         Kind::NoReplica | Kind::DeadlineExceeded => {

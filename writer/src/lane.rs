@@ -32,8 +32,9 @@ use crate::{
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
 /// Pause before a claim that was lost is taken again: the group tells first when the partition went to another member.
 const RECLAIM_AFTER: Duration = Duration::from_secs(2);
-/// Pause before a create that waits for its old key's delete is looked at again.
-const OLD_KEY_RETRY: Duration = Duration::from_millis(200);
+/// Shortest and longest pause before a create that waits for its old key's delete is looked at again; it waits longer the
+/// longer it has waited, since each look is a claim.
+const OLD_KEY_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// What the source asks of a lane.
 #[derive(Debug)]
@@ -214,12 +215,12 @@ impl Lane {
                     self.tell(LaneEvent::Blocked { partition });
                 }
                 Stop::AwaitsOldKey(old_key) => {
-                    let (offset, _) = *self.old_key_waits.entry(partition).or_insert_with(|| {
+                    let (_, since) = *self.old_key_waits.entry(partition).or_insert_with(|| {
                         tracing::info!(partition, offset = cut.offset, %old_key, "a key change waits for its delete");
                         (cut.offset, Instant::now())
                     });
-                    debug_assert_eq!(offset, cut.offset, "a partition waits at its position");
-                    self.tell(LaneEvent::LetGo { partition, retry_after: OLD_KEY_RETRY });
+                    let retry_after = since.elapsed().clamp(OLD_KEY_RETRY.0, OLD_KEY_RETRY.1);
+                    self.tell(LaneEvent::LetGo { partition, retry_after });
                 }
             }
         }

@@ -43,11 +43,11 @@ struct Line {
 ///
 /// Errors: the database or the brokers cannot be reached, or the database is not migrated.
 pub async fn run(config: &Config) -> anyhow::Result<()> {
-    let mut connection = config.database.clone().disable_statement_logging().connect().await.context("database")?;
+    let mut connection = config.database.clone().disable_statement_logging().connect().await.context("the database")?;
     let active = store::active_generation(&mut connection).await?;
     let generation = config.generation.or(active).ok_or(StoreError::NotMigrated("active generation"))?;
-    let schema = format!("view_g{generation}");
-    sqlx::query("select set_config('search_path', $1, false)").bind(schema).execute(&mut connection).await?;
+    let options = store::connect_options(&config.database, &format!("view_g{generation}"));
+    let mut connection = options.connect().await.context("the database")?;
     let rows = PositionRow::all(&mut connection, &config.topic).await?;
     let (settings, topic) = (config.clone(), config.topic.clone());
     let ends = tokio::task::spawn_blocking(move || all_ends(&settings)).await??;

@@ -2,7 +2,7 @@
 //! changes nothing.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use acceptance::{Model, Record, Service, Session, Source, System, assert_equal, scenario};
 use anyhow::{Context, Result, ensure};
@@ -65,7 +65,6 @@ async fn round(stage: &Stage<'_>, records: &[Record], in_transaction: bool) -> R
     let ends = system.topic().ends()?;
     let held = freeze(stage, &ends, in_transaction).await?;
 
-    let frozen_at = Instant::now();
     let taken_over = async || {
         let positions = system.positions(primary).await.ok()?;
         let moved = |(partition, next_offset): (&i32, &i64)| {
@@ -75,7 +74,6 @@ async fn round(stage: &Stage<'_>, records: &[Record], in_transaction: bool) -> R
         held.iter().all(moved).then_some(())
     };
     eventually(&format!("another writer works on {held:?}"), TAKEOVER_MAX, taken_over).await?;
-    eprintln!("in a transaction: {in_transaction}; taken over after {:?}", frozen_at.elapsed());
     assert_equal(system, &Model::of(records)).await?;
 
     let before = checksums(primary).await?;
