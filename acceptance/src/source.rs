@@ -115,7 +115,7 @@ impl Source {
         self.write(site_id, site, "u", &told);
     }
 
-    /// An update that only changes the order of the array: [`Self::element_order`] is random in each record.
+    /// An update that only changes the order of the array: the order is random in each record.
     fn reorder(&mut self) {
         let (site_id, mut site) = self.any_site();
         site.version += 1;

@@ -1,7 +1,7 @@
 //! The topic, as batches per lane: one thread that polls the client.
 //!
 //! Duties: records of a partition leave in offset order, from the position that was claimed, each once per tenure. A lane has
-//! at most [`lanes::BATCHES_MAX`] batches in hand; while all lanes with records are full the client is not polled, and a lane that
+//! at most `lanes::BATCHES_MAX` batches in hand; while all lanes with records are full the client is not polled, and a lane that
 //! stays full has its partitions paused, so that the others go on and the group keeps this member. When the client has no
 //! more records waiting, what has come goes at once: latency without a backlog, large batches with one.
 //!

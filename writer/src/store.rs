@@ -2,7 +2,7 @@
 //!
 //! One connection per lane, made anew when it dies. Names are unqualified; the session's `search_path` is the generation's
 //! schema. Session limits let no frozen writer hold up its successor: an idle transaction is ended by the server after
-//! [`IDLE_TRANSACTION_MAX`], a lock is waited for no longer than [`LOCK_WAIT_MAX`].
+//! `IDLE_TRANSACTION_MAX`, a lock is waited for no longer than `LOCK_WAIT_MAX`.
 
 mod claim;
 mod read;
