@@ -4,6 +4,7 @@
 //! binary `restarts`, with servers of their own.
 
 mod absent_parts;
+mod answers;
 mod blocked_partitions;
 mod checker;
 mod frozen_writer;
