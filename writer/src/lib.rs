@@ -171,9 +171,11 @@ impl Parts {
     /// Until `shutdown`, or until a part ends by itself, which ends the process.
     async fn run(mut self, config: &Config, standing: &Standing, shutdown: &CancellationToken) -> anyhow::Result<()> {
         tokio::select! {
+            // First: once it is cancelled, source and lanes end by themselves.
+            biased;
+            () = shutdown.cancelled() => {}
             ended = &mut self.source => return ended.context("the source died")?.context("the Kafka client failed for good"),
             Some(lane) = self.lanes.join_next() => anyhow::bail!("a lane died: {lane:?}"),
-            () = shutdown.cancelled() => {}
         }
         standing.draining();
         self.sampler.abort();
