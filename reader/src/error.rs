@@ -31,6 +31,9 @@ pub(crate) enum Error {
     RouteNotFound,
     #[error("the route takes {allow}")]
     MethodNotAllowed { allow: &'static str },
+    /// Found by hyper, before there is a request to speak of.
+    #[error("the request line or a header can't be read as HTTP/1.1")]
+    NotHttp,
     #[error("a body may have {0} bytes here")]
     BodyTooLarge(usize),
     #[error("the route takes a body of application/json")]
@@ -56,7 +59,7 @@ impl Error {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Error::InvalidId(_) | Error::IdNotUtf8 => Kind::InvalidId,
-            Error::InvalidParameter { .. } => Kind::InvalidParameter,
+            Error::InvalidParameter { .. } | Error::NotHttp => Kind::InvalidParameter,
             Error::InvalidPosition => Kind::InvalidPosition,
             Error::InvalidBody(_) | Error::BodyCutShort(_) => Kind::InvalidBody,
             Error::Missing { kind, .. } => *kind,

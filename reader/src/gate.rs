@@ -22,7 +22,7 @@ use crate::answer::{Answer, Body};
 use crate::app::App;
 use crate::error::Error;
 use crate::position::{Position, number};
-use crate::request::{Call, X_REQUEST_ID, head_bytes, request_id};
+use crate::request::{Call, X_REQUEST_ID, discard, head_bytes, request_id};
 use crate::router::Route;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -30,12 +30,12 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Answers one request; never fails, as every error is an answer.
 pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     let id = request_id(&head.headers);
     let (route, variables) = Route::of(head.uri.path());
     let result = match admit(app, &head, route) {
         Ok(_permit) => {
-            let call = Call { app, uri: &head.uri, headers: &head.headers, variables, body };
+            let call = Call { app, uri: &head.uri, headers: &head.headers, variables, body: &mut body };
             in_time(app.config.request_time_max, route, call).await
         }
         Err(error) => Err(error),
@@ -50,6 +50,7 @@ pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Bo
     let took = started.elapsed();
     finish(app, response.headers_mut(), id, took);
     app.observe.request(route, response.status(), took);
+    discard(&mut body, &head.headers).await;
     response
 }
 

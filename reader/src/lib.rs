@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! server    accepts connections, bounds and drains them
+//! refusals  what is no HTTP request is refused with a problem too
 //! gate      the stages of every request, each able to refuse it: size, route, concurrency, deadline, freshness
 //! router    the whole API on one page
 //! routes/*  one look-up each: checked ids in, an `Answer` out
@@ -39,6 +40,7 @@ mod observe;
 mod page;
 mod position;
 mod queries;
+mod refusals;
 mod replicas;
 mod request;
 mod router;

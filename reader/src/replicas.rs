@@ -32,6 +32,35 @@ struct Settings {
 pub(crate) struct Replicas {
     replicas: Vec<Arc<Replica>>,
     fallback: Option<Arc<Replica>>,
+    /// A replica that answers no look-up for so long is left for another one, if there is another.
+    silence_max: Duration,
+}
+
+/// Why one attempt at a look-up gave nothing.
+enum Failure {
+    Error(tokio_postgres::Error),
+    Silent,
+}
+
+impl Failure {
+    /// The `reason` of the retry metric, where another try may heal it; else the error of the request.
+    fn reason(self, replica: &str) -> Result<&'static str, Error> {
+        match self {
+            Failure::Silent => Ok("silent"),
+            Failure::Error(error) => match disposition(&error) {
+                Disposition::Retry(reason) => {
+                    tracing::debug!(
+                        replica,
+                        reason,
+                        error = chain(&error),
+                        "look-up failed for a reason that may pass"
+                    );
+                    Ok(reason)
+                }
+                Disposition::Fatal => Err(Error::Database(error)),
+            },
+        }
+    }
 }
 
 impl Replicas {
@@ -45,7 +74,11 @@ impl Replicas {
         };
         let replica = |database: &Database| Arc::new(Replica::new(database, settings.clone()));
         let replicas: Vec<_> = config.replicas.iter().map(replica).collect();
-        let all = Arc::new(Self { replicas, fallback: config.fallback.as_ref().map(replica) });
+        let all = Arc::new(Self {
+            replicas,
+            fallback: config.fallback.as_ref().map(replica),
+            silence_max: config.replica_silence_max,
+        });
         let mut upkeep = JoinSet::new();
         for replica in all.each() {
             replica.spawn_upkeep(&mut upkeep);
@@ -58,21 +91,28 @@ impl Replicas {
     ///
     /// The sample that comes with the rows was taken on the same replica before they were read.
     pub(crate) async fn ask<Q: Query>(&self, query: &Q) -> Result<(Q::Found, Arc<Sample>), Error> {
-        let lease = self.lease(None).ok_or(Error::NoReplica)?;
-        let error = match lease.ask(query).await {
-            Ok(found) => return Ok((found, lease.sample())),
-            Err(error) => error,
-        };
-        let Disposition::Retry(reason) = disposition(&error) else {
-            return Err(Error::Database(error));
+        let first = self.lease(None).ok_or(Error::NoReplica)?;
+        let reason = match self.attempt(&first, query).await {
+            Ok(found) => return Ok((found, first.sample())),
+            Err(failure) => failure.reason(first.replica_name())?,
         };
         observe::replica_retry(reason);
-        tracing::debug!(replica = lease.replica_name(), reason, %error, "asking once more");
-        let second = self.lease(Some(&lease)).ok_or(Error::NoReplica)?;
+        let second = self.lease(Some(&first)).ok_or(Error::NoReplica)?;
         match second.ask(query).await {
             Ok(found) => Ok((found, second.sample())),
-            Err(error) if matches!(disposition(&error), Disposition::Retry(_)) => Err(Error::NoReplica),
-            Err(error) => Err(Error::Database(error)),
+            Err(error) => Err(Failure::Error(error).reason(second.replica_name()).err().unwrap_or(Error::NoReplica)),
+        }
+    }
+
+    /// The first attempt: cut short only where there is another replica to turn to.
+    async fn attempt<Q: Query>(&self, lease: &Lease, query: &Q) -> Result<Q::Found, Failure> {
+        let asked = lease.ask(query);
+        if !self.each().any(|replica| replica.is_healthy() && !lease.is_of(replica)) {
+            return asked.await.map_err(Failure::Error);
+        }
+        match tokio::time::timeout(self.silence_max, asked).await {
+            Ok(result) => result.map_err(Failure::Error),
+            Err(_elapsed) => Err(Failure::Silent),
         }
     }
 

@@ -20,8 +20,8 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// Longest request id that is taken from a client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// A body beyond its limit is read on and thrown away up to so many bytes and so long: a client that is still sending
-/// sees a reset connection instead of the refusal otherwise.
+/// A body that is not wanted is read on and thrown away up to so many bytes and so long: a client that is still sending
+/// sees a reset connection instead of the answer otherwise.
 const DISCARD_BYTES_MAX: usize = 16 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -31,7 +31,7 @@ pub(crate) struct Call<'a> {
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) variables: Variables<'a>,
-    pub(crate) body: Incoming,
+    pub(crate) body: &'a mut Incoming,
 }
 
 impl Call<'_> {
@@ -59,23 +59,29 @@ impl Call<'_> {
                 continue;
             };
             if whole.len() + data.len() > limit {
-                let _ = tokio::time::timeout(DISCARD_TIME_MAX, self.discard_body()).await;
                 return Err(Error::BodyTooLarge(limit));
             }
             whole.extend_from_slice(&data);
         }
         Ok(whole.freeze())
     }
+}
 
-    async fn discard_body(&mut self) {
+/// Reads on what an answer did not need of a body, within bounds, unless the client waits to be told to send it.
+pub(crate) async fn discard(body: &mut Incoming, headers: &HeaderMap) {
+    if body.is_end_stream() || headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let rest = async {
         let mut discarded = 0;
-        while let Some(Ok(frame)) = self.body.frame().await {
+        while let Some(Ok(frame)) = body.frame().await {
             discarded += frame.data_ref().map_or(0, Bytes::len);
             if discarded > DISCARD_BYTES_MAX {
                 return;
             }
         }
-    }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME_MAX, rest).await;
 }
 
 fn is_json(content_type: Option<&HeaderValue>) -> bool {

@@ -17,15 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::gate;
+use crate::refusals::Refusals;
 
 /// Time that the admin port gets to finish its answers, last of all.
 pub(crate) const ADMIN_STOP_MAX: Duration = Duration::from_millis(500);
 
 /// The most that hyper reads of a head. Above the largest `READER_HEADER_BYTES_MAX`, so that a head that is too large is
-/// answered by the gate with a problem; one beyond this gets hyper's own 431 without a body.
+/// refused by the gate; one beyond this by hyper.
 const HEAD_BUFFER_BYTES: usize = 256 << 10;
 
-/// Headers in a head: what `HEAD_BUFFER_BYTES` of short ones make is refused by number, by hyper's own 431.
+/// Headers in a head; more are refused by hyper, however short.
 const HEADERS_MAX: usize = 256;
 
 /// Pause after a failed accept (too many open files): what closes meanwhile makes room.
@@ -63,8 +64,7 @@ fn http(app: &App) -> http1::Builder {
     http.timer(TokioTimer::new())
         .header_read_timeout(app.config.idle_max)
         .max_buf_size(HEAD_BUFFER_BYTES)
-        .max_headers(HEADERS_MAX)
-        .pipeline_flush(true);
+        .max_headers(HEADERS_MAX);
     http
 }
 
@@ -96,6 +96,7 @@ impl Server {
             let app = app.clone();
             async move { Ok::<_, Infallible>(gate::answer(&app, request).await) }
         });
+        let stream = Refusals::new(stream, self.app.clone());
         let connection = self.connections.watch(self.http.serve_connection(TokioIo::new(stream), service));
         let app = self.app.clone();
         tokio::spawn(async move {

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use tokio_postgres::{Error, NoTls};
 
 use super::Settings;
@@ -30,7 +30,7 @@ const GENERATIONS_KEPT: usize = 2;
 /// One connection and its prepared statements.
 #[derive(Debug)]
 pub(super) struct Connection {
-    client: Object,
+    client: ClientWrapper,
     /// Newest last, at most [`GENERATIONS_KEPT`].
     statements: RwLock<Vec<Arc<Statements>>>,
     pub(super) in_flight: AtomicUsize,
@@ -105,15 +105,17 @@ pub(super) async fn keep(replica: Arc<Replica>, place: usize) {
     }
 }
 
-/// Connects, with backoff for as long as it takes; the first failure is logged and the success after it.
-pub(super) async fn connect(replica: &Replica) -> Object {
+/// Connects, with backoff for as long as it takes; the first failure is logged.
+///
+/// The connection is taken out of its pool: it never goes back, so that a dead one is not found there later.
+pub(super) async fn connect(replica: &Replica) -> ClientWrapper {
     let mut delays = backoff();
     let mut failures = 0_u32;
     loop {
         let error = match replica.pool.get().await {
             Ok(client) => {
                 tracing::debug!(replica = replica.name(), failures, "connected");
-                return client;
+                return Object::take(client);
             }
             Err(error) => error,
         };

@@ -2,8 +2,11 @@
 //!
 //! The sampler is the health check too: no sample, no requests.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
+use deadpool_postgres::ClientWrapper;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::connection::{backoff, chain, connect};
@@ -32,16 +35,12 @@ pub(super) async fn keep(replica: Arc<Replica>) {
             delays = backoff();
             tracing::warn!(replica = replica.name(), error = %ended, "replica lost");
         }
-        if matches!(ended, Ended::Silent) {
-            // The connection may hang for ever: it must not go back to the pool.
-            drop(deadpool_postgres::Object::take(client));
-        }
         tokio::time::sleep(delays.next().unwrap_or_default()).await;
     }
 }
 
 /// Samples until an error; says whether there was any sample.
-async fn sample_until_it_ends(replica: &Replica, client: &deadpool_postgres::Object) -> (bool, Ended) {
+async fn sample_until_it_ends(replica: &Replica, client: &ClientWrapper) -> (bool, Ended) {
     let mut sampled = false;
     loop {
         match follow_generation(replica, client, &mut sampled).await {
@@ -52,20 +51,17 @@ async fn sample_until_it_ends(replica: &Replica, client: &deadpool_postgres::Obj
 }
 
 /// Samples for as long as the active generation stays the same.
-async fn follow_generation(
-    replica: &Replica,
-    client: &deadpool_postgres::Object,
-    sampled: &mut bool,
-) -> Result<(), Ended> {
-    let generation = queries::active_generation(client).await?.ok_or(Ended::NoGeneration)?;
-    let statement = queries::prepare_sample(client, generation).await?;
+async fn follow_generation(replica: &Replica, client: &ClientWrapper, sampled: &mut bool) -> Result<(), Ended> {
+    let silence_max = replica.settings.silence_max;
+    let generation = in_time(silence_max, queries::active_generation(client)).await?.ok_or(Ended::NoGeneration)?;
+    let statement = in_time(silence_max, queries::prepare_sample(client, generation)).await?;
     tracing::info!(replica = replica.name(), generation, "following the active generation");
     let mut ticks = interval(replica.settings.position_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let sample = timeout(replica.settings.silence_max, queries::sample(client, &statement, generation)).await;
-        let Some(sample) = sample.map_err(|_| Ended::Silent)?? else {
+        let sample = in_time(silence_max, queries::sample(client, &statement, generation)).await?;
+        let Some(sample) = sample else {
             return Ok(());
         };
         if replica.is_connected() {
@@ -73,4 +69,12 @@ async fn follow_generation(
             *sampled = true;
         }
     }
+}
+
+/// Every statement of the sampler is bounded: a server that hangs answers none, and its connection stays open.
+async fn in_time<T>(
+    limit: Duration,
+    asked: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, Ended> {
+    Ok(timeout(limit, asked).await.map_err(|_| Ended::Silent)??)
 }

@@ -59,16 +59,26 @@ fn refused(args: &[&str]) -> String {
     }
 }
 
-fn file(name: &str, text: &str) -> String {
-    let path = std::env::temp_dir().join(format!("config-test-{}-{name}.toml", std::process::id()));
-    std::fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_owned()
+/// Files of one test; gone with it.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn add(&self, name: &str, text: &str) -> String {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
 }
 
 #[test]
 fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+    let files = Files::new();
     let path =
-        file("precedence", "topic = 'of-the-file'\nretention = '2s'\ndry = true\nadmin_listen = '127.0.0.1:9'\n");
+        files.add("precedence", "topic = 'of-the-file'\nretention = '2s'\ndry = true\nadmin_listen = '127.0.0.1:9'\n");
     let sample = parsed(&["--config", &path]);
     assert_eq!((sample.topic.as_str(), sample.retention), ("of-the-file", Duration::from_secs(2)));
     assert!(sample.dry && sample.admin_listen.port() == 9);
@@ -82,6 +92,7 @@ fn a_flag_beats_the_file_and_the_file_beats_the_default() {
 
 #[test]
 fn the_environment_stands_between_file_and_flag() {
+    let files = Files::new();
     // A variable that is always there stands in for a service's own: tests must not write the environment.
     #[derive(Parser)]
     struct Home {
@@ -90,7 +101,7 @@ fn the_environment_stands_between_file_and_flag() {
         #[arg(long)]
         config: Option<PathBuf>,
     }
-    let toml = file("environment", "path = 'of-the-file'\n");
+    let toml = files.add("environment", "path = 'of-the-file'\n");
     let load = |args: &[&str]| match load_from::<Home, _>(args.iter().map(OsString::from).collect(), Ok) {
         Ok(Loaded::Config(home)) => (home.path, home.config.is_some()),
         _ => panic!("refused"),
@@ -102,9 +113,10 @@ fn the_environment_stands_between_file_and_flag() {
 
 #[test]
 fn what_is_wrong_is_refused_by_name() {
-    let unknown = file("unknown", "no_such_key = 1\n");
-    let range = file("range", "retention = '0s'\n");
-    let table = file("table", "[topic]\nx = 1\n");
+    let files = Files::new();
+    let unknown = files.add("unknown", "no_such_key = 1\n");
+    let range = files.add("range", "retention = '0s'\n");
+    let table = files.add("table", "[topic]\nx = 1\n");
     for (args, culprit) in [
         (&["--config", "/nowhere.toml"][..], "/nowhere.toml"),
         (&["--config", &unknown], "no_such_key"),
@@ -126,7 +138,8 @@ fn what_is_wrong_is_refused_by_name() {
 
 #[test]
 fn secrets_show_nowhere() {
-    let path = file("secret", "database_url = 'postgres://me:hunter2@db:5432/view?x=hunter2'\n");
+    let files = Files::new();
+    let path = files.add("secret", "database_url = 'postgres://me:hunter2@db:5432/view?x=hunter2'\n");
     let text = printed(&["--config", &path, "--print-config"]);
     assert!(text.contains("database_url = \"postgres://me:***@db:5432/view\"\n"), "{text}");
     assert!(text.contains("admin_listen = \"0.0.0.0:1\"\n") && text.contains("topic = \"the-default\"\n"), "{text}");
@@ -135,7 +148,7 @@ fn secrets_show_nowhere() {
         Ok(_) => panic!("no help"),
     };
     assert!(!help.contains("hunter2") && help.contains("SAMPLE_TEST_URL") && help.contains("RUST_LOG"), "{help}");
-    let broken = file("broken", "topic = 1\ndatabase_url = 'hunter2\n");
+    let broken = files.add("broken", "topic = 1\ndatabase_url = 'hunter2\n");
     let message = refused(&["--config", &broken]);
     assert!(!message.contains("hunter2") && message.contains("line 2"), "{message}");
     assert_eq!(format!("{:?} {}", Secret::from("x".to_owned()), Secret::from("x".to_owned())), "*** ***");
@@ -160,7 +173,8 @@ fn urls_lose_their_passwords() {
 
 #[test]
 fn a_secret_comes_from_its_value_or_its_file() {
-    let path = PathBuf::from(file("plain", "pw\n"));
+    let files = Files::new();
+    let path = PathBuf::from(files.add("plain", "pw\n"));
     let value = || Some(Secret::from("v".to_owned()));
     assert_eq!(secret_from("X", value(), None), Ok(value()));
     assert_eq!(secret_from("X", None, Some(path.clone())), Ok(Some(Secret::from("pw".to_owned()))));
