@@ -2,10 +2,10 @@
 //! changes nothing.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acceptance::{Model, Record, Service, Session, Source, System, assert_equal, scenario};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use devstack::eventually;
 use nix::sys::signal::Signal;
 use tokio_postgres::Client;
@@ -16,9 +16,17 @@ const SITES: usize = 600;
 const RECORDS_A_ROUND: usize = 4_000;
 /// Rounds by whether the writer is frozen inside a transaction.
 const ROUNDS: [bool; 4] = [true, false, true, false];
+/// Until a moment between two transactions must have been hit.
+const FREEZE_MAX: Duration = Duration::from_secs(60);
 /// Until another writer must work, whatever the frozen one holds.
 const TAKEOVER_MAX: Duration = Duration::from_secs(30);
-const SLOW: [(&str, &str); 2] = [("WRITER_BATCH_RECORDS_MAX", "20"), ("WRITER_KEY_CHANGE_WAIT", "10m")];
+const SLOW: [(&str, &str); 3] =
+    [("WRITER_BATCH_RECORDS_MAX", "20"), ("WRITER_LANES", "1"), ("WRITER_KEY_CHANGE_WAIT", "10m")];
+/// No writer gets past its rows while this is held.
+const HOLD_ROWS: &str = "begin; lock table view_g1.site_apps in share mode";
+/// Sessions of a login that wait for a lock.
+const WAITING: &str =
+    "select count(*) from pg_stat_activity where usename = $1::text::name and wait_event_type = 'Lock'";
 /// Everything that a thawed writer could spoil; not the epochs, which it raises when it is given partitions again.
 const CHECKSUMS: [&str; 5] = [
     "select md5(string_agg(md5(s::text), '' order by site_id)) from view_g1.site_apps s",
@@ -31,6 +39,8 @@ const CHECKSUMS: [&str; 5] = [
 struct Stage<'s> {
     system: &'s System,
     primary: Client,
+    /// Another session of the superuser.
+    holder: Client,
     /// To be frozen, and its login.
     first: Service,
     login: String,
@@ -45,25 +55,40 @@ async fn a_writer_frozen_beyond_its_session_changes_nothing_when_it_thaws() -> R
         let mut second = system.writer(&SLOW)?;
         first.ready().await?;
         second.ready().await?;
-        let stage = Stage { system, primary: system.primary().await?, first, login, _second: second };
-        let (mut source, mut records) = (Source::new(2, PARTITIONS, SITES), Vec::new());
+        let (primary, holder) = (system.primary().await?, system.primary().await?);
+        let stage = Stage { system, primary, holder, first, login, _second: second };
+        let mut stream = Stream { source: Source::new(2, PARTITIONS, SITES), records: Vec::new() };
         for (number, in_transaction) in ROUNDS.into_iter().enumerate() {
-            records.extend(source.records(RECORDS_A_ROUND));
-            round(&stage, &records, in_transaction).await.with_context(|| format!("round {number}"))?;
+            round(&stage, &mut stream, in_transaction).await.with_context(|| format!("round {number}"))?;
         }
         Ok(())
     })
     .await
 }
 
-async fn round(stage: &Stage<'_>, records: &[Record], in_transaction: bool) -> Result<()> {
+/// What the source has told so far.
+struct Stream {
+    source: Source,
+    records: Vec<Record>,
+}
+
+impl Stream {
+    fn go_on(&mut self, system: &System) -> Result<()> {
+        let records = self.source.records(RECORDS_A_ROUND);
+        system.topic().produce(&records)?;
+        self.records.extend(records);
+        Ok(())
+    }
+}
+
+async fn round(stage: &Stage<'_>, stream: &mut Stream, in_transaction: bool) -> Result<()> {
     let Stage { system, primary, first, .. } = stage;
-    // Those of the rounds before are in the topic already.
-    let there: i64 = system.topic().ends()?.values().sum();
     both_have_partitions(stage).await?;
-    system.topic().produce(&records[usize::try_from(there)?..])?;
-    let ends = system.topic().ends()?;
-    let held = freeze(stage, &ends, in_transaction).await?;
+    let held = match in_transaction {
+        true => freeze_in_transaction(stage, stream).await?,
+        false => freeze_between_transactions(stage, stream).await?,
+    };
+    let (ends, records) = (system.topic().ends()?, &stream.records);
 
     let taken_over = async || {
         let positions = system.positions(primary).await.ok()?;
@@ -96,23 +121,51 @@ async fn both_have_partitions(stage: &Stage<'_>) -> Result<()> {
     eventually("both writers have half of the partitions", NOTICED_MAX, shared).await
 }
 
-/// Freezes the first writer in mid-drain, inside a transaction or outside. Gives its partitions and their positions.
-async fn freeze(stage: &Stage<'_>, ends: &BTreeMap<i32, i64>, in_transaction: bool) -> Result<BTreeMap<i32, i64>> {
-    let Stage { system, primary, first, login, .. } = stage;
-    let frozen = async || {
-        first.signal(Signal::SIGSTOP).ok()?;
-        let sessions = settled(system, primary, login).await?;
-        let positions = system.positions(primary).await.ok()?;
-        let held = positions.iter().filter(|(_, row)| row.owner_pid == first.pid());
-        let held: BTreeMap<i32, i64> = held.map(|(partition, row)| (*partition, row.next_offset)).collect();
-        let lags = held.iter().any(|(partition, next_offset)| *next_offset < ends[partition]);
-        if lags && sessions.contains(&Session::IdleInTransaction) == in_transaction {
-            return Some(held);
-        }
-        first.signal(Signal::SIGCONT).ok()?;
-        None
+/// Freezes the first writer in mid-drain, inside a transaction. Gives its partitions and their positions.
+async fn freeze_in_transaction(stage: &Stage<'_>, stream: &mut Stream) -> Result<BTreeMap<i32, i64>> {
+    let Stage { system, primary, holder, first, login, .. } = stage;
+    holder.batch_execute(HOLD_ROWS).await?;
+    stream.go_on(system)?;
+    let waits = async || {
+        let waiting: i64 = primary.query_one(WAITING, &[login]).await.ok()?.get(0);
+        (waiting > 0).then_some(())
     };
-    eventually("the writer is frozen in mid-drain", NOTICED_MAX, frozen).await
+    eventually("the writer is held inside its transaction", NOTICED_MAX, waits).await?;
+    first.signal(Signal::SIGSTOP)?;
+    holder.batch_execute("rollback").await?;
+    let sessions = settled(system, primary, login).await.context("the writer's sessions")?;
+    ensure!(
+        sessions.contains(&Session::IdleInTransaction),
+        "the writer was frozen outside a transaction: {sessions:?}"
+    );
+    held(stage).await
+}
+
+/// As [`freeze_in_transaction`], with no transaction open. Such moments are short, so several are tried.
+async fn freeze_between_transactions(stage: &Stage<'_>, stream: &mut Stream) -> Result<BTreeMap<i32, i64>> {
+    let Stage { system, primary, first, login, .. } = stage;
+    let deadline = Instant::now() + FREEZE_MAX;
+    while Instant::now() < deadline {
+        first.signal(Signal::SIGSTOP)?;
+        let sessions = settled(system, primary, login).await.context("the writer's sessions")?;
+        let (held, ends) = (held(stage).await?, system.topic().ends()?);
+        let lags = held.iter().any(|(partition, next_offset)| *next_offset < ends[partition]);
+        if lags && !sessions.contains(&Session::IdleInTransaction) {
+            return Ok(held);
+        }
+        first.signal(Signal::SIGCONT)?;
+        if !lags {
+            stream.go_on(system)?;
+        }
+    }
+    bail!("not within {FREEZE_MAX:?}: the writer is frozen in mid-drain between two transactions")
+}
+
+/// The first writer's partitions and their positions.
+async fn held(stage: &Stage<'_>) -> Result<BTreeMap<i32, i64>> {
+    let positions = stage.system.positions(&stage.primary).await?;
+    let held = positions.into_iter().filter(|(_, row)| row.owner_pid == stage.first.pid());
+    Ok(held.map(|(partition, row)| (partition, row.next_offset)).collect())
 }
 
 /// The sessions once Postgres has answered what they had asked before their client froze.
