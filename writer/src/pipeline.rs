@@ -17,7 +17,7 @@ use crate::{
     plan::{documents_needed, plan},
     projection::Projection,
     rejection::{Reason, Rejection},
-    store::{NextPosition, Store, Transaction},
+    store::{Blocked, BlockedState, NextPosition, Store, Transaction},
 };
 
 /// A decoded batch; attempts to store it leave it as it is.
@@ -210,7 +210,10 @@ fn next_positions(
             next_offset,
             as_of: samples.as_of(partition, next_offset),
             blocked: cut.and_then(|cut| match &cut.why {
-                Stop::Rejected(rejection) => Some((cut.offset, rejection.to_string())),
+                Stop::Rejected(rejection) => {
+                    let (state, offset) = (BlockedState::Blocked, cut.offset);
+                    Some(Blocked { state, offset, reason: rejection.to_string() })
+                }
                 Stop::AwaitsOldKey(_) => None,
             }),
         }

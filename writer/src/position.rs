@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     ends,
     error::StoreError,
-    store::{self, PositionRow},
+    store::{self, BlockedState, PositionRow},
 };
 
 /// How long the brokers may take to tell the topic's partitions.
@@ -33,7 +33,7 @@ struct Line {
     epoch: Option<i64>,
     /// Changes up to this moment are contained.
     as_of: Option<String>,
-    state: &'static str,
+    state: String,
     /// Why it is blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -90,13 +90,17 @@ fn line(topic: &str, partition: i32, generation: i32, row: Option<&PositionRow>,
     }
 }
 
-fn state(row: Option<&PositionRow>, ends: Option<ends::Ends>, lag: Option<i64>) -> &'static str {
-    match (row, ends) {
-        (Some(row), Some(ends)) if !(ends.low..=ends.high).contains(&row.next_offset) => "out-of-range",
-        (Some(row), _) if row.blocked_reason.is_some() => "blocked",
-        _ if lag == Some(0) => "caught-up",
-        _ => "running",
-    }
+/// What the writer says of a partition that stands goes before what is seen from here.
+fn state(row: Option<&PositionRow>, ends: Option<ends::Ends>, lag: Option<i64>) -> String {
+    let blocked = row.and_then(|row| row.blocked_state.as_deref());
+    let outside = row.zip(ends).is_some_and(|(row, ends)| !(ends.low..=ends.high).contains(&row.next_offset));
+    let state = match blocked {
+        Some(state) => state,
+        None if outside => BlockedState::OutOfRange.as_str(),
+        None if lag == Some(0) => "caught-up",
+        None => "running",
+    };
+    state.to_owned()
 }
 
 #[expect(clippy::print_stdout, reason = "a verb answers on standard output")]
@@ -133,24 +137,27 @@ mod tests {
 
     #[test]
     fn states_are_named() {
-        let row = |next_offset, blocked: bool| PositionRow {
+        let row = |next_offset, blocked: Option<&str>| PositionRow {
             partition: 0,
             next_offset,
             epoch: 1,
             as_of: None,
             owner: String::new(),
             blocked_offset: None,
-            blocked_reason: blocked.then(|| "invalid-json".to_owned()),
+            blocked_state: blocked.map(str::to_owned),
+            blocked_reason: blocked.map(|_| "invalid-json".to_owned()),
         };
         let ends = Some(Ends { low: 10, high: 20 });
         for (row, ends, expected) in [
-            (Some(row(15, false)), ends, "running"),
-            (Some(row(20, false)), ends, "caught-up"),
-            (Some(row(15, true)), ends, "blocked"),
-            (Some(row(9, false)), ends, "out-of-range"),
-            (Some(row(21, true)), ends, "out-of-range"),
+            (Some(row(15, None)), ends, "running"),
+            (Some(row(20, None)), ends, "caught-up"),
+            (Some(row(15, Some("blocked"))), ends, "blocked"),
+            (Some(row(20, Some("braked"))), ends, "braked"),
+            (Some(row(9, None)), ends, "out-of-range"),
+            (Some(row(21, None)), ends, "out-of-range"),
+            (Some(row(0, Some("topic-changed"))), ends, "topic-changed"),
             (None, ends, "running"),
-            (Some(row(15, false)), None, "running"),
+            (Some(row(15, None)), None, "running"),
         ] {
             assert_eq!(line("t", 0, 1, row.as_ref(), ends).state, expected);
         }

@@ -54,7 +54,43 @@ pub struct NextPosition {
     /// Changes up to this moment are contained, once the batch is.
     pub as_of: Option<Timestamp>,
     /// The record at which the partition stands from now on, and why.
-    pub blocked: Option<(i64, String)>,
+    pub blocked: Option<Blocked>,
+}
+
+/// Why a partition stands, as `position` keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// What kind of obstacle it is.
+    pub state: BlockedState,
+    /// The record, or the position, at which the partition stands.
+    pub offset: i64,
+    /// For people.
+    pub reason: String,
+}
+
+/// Kinds of obstacles; their texts are the column `blocked_state` and the states of `writer position`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockedState {
+    /// A record that cannot be applied, and may not be left out.
+    Blocked,
+    /// Too many dead letters.
+    Braked,
+    /// The position lies outside the log.
+    OutOfRange,
+    /// The topic is not the one that the position belongs to.
+    TopicChanged,
+}
+
+impl BlockedState {
+    /// The text that outsiders see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Braked => "braked",
+            Self::OutOfRange => "out-of-range",
+            Self::TopicChanged => "topic-changed",
+        }
+    }
 }
 
 impl NextPosition {

@@ -7,7 +7,7 @@ use crate::{
     batch::Tenure,
     ends::{self, Ends},
     error::StoreError,
-    store::{Claim, NextPosition},
+    store::{Blocked, BlockedState, Claim, NextPosition},
 };
 
 impl Lane {
@@ -60,9 +60,10 @@ impl Lane {
             self.tell(LaneEvent::Claimed { tenure, next_offset });
             return Ok(());
         }
-        let why = format!("out-of-range: the log holds {} to {}", ends.low, ends.high);
+        let why = format!("the log holds {} to {}", ends.low, ends.high);
         self.shared.standing.out_of_range(&self.shared.topic, partition, next_offset, &why);
         self.tell(LaneEvent::Blocked { partition });
-        self.save(vec![NextPosition { blocked: Some((next_offset, why)), ..position }]).await
+        let blocked = Blocked { state: BlockedState::OutOfRange, offset: next_offset, reason: why };
+        self.save(vec![NextPosition { blocked: Some(blocked), ..position }]).await
     }
 }

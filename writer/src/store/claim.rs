@@ -23,7 +23,8 @@ pub enum Claim {
 }
 
 const CLAIM: &str = r#"
-    update position set epoch = epoch + 1, owner = $3, blocked_offset = null, blocked_reason = null, updated_at = now()
+    update position set epoch = epoch + 1, owner = $3, blocked_offset = null, blocked_state = null, blocked_reason = null,
+        updated_at = now()
     where topic = $1 and partition = $2
     returning next_offset, epoch, source_epoch"#;
 

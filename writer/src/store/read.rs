@@ -25,7 +25,7 @@ const SITES: &str = r#"
 const DOCUMENTS: &str = "select site_id, document from site_apps where site_id = any($1) and document is not null";
 
 const POSITIONS: &str = r#"
-    select partition, next_offset, epoch, as_of::text as as_of, owner, blocked_offset, blocked_reason
+    select partition, next_offset, epoch, as_of::text as as_of, owner, blocked_offset, blocked_state, blocked_reason
     from position where topic = $1 order by partition"#;
 
 pub(super) async fn lock_positions(
@@ -106,6 +106,8 @@ pub struct PositionRow {
     pub owner: String,
     /// Offset of the record at which the partition stands.
     pub blocked_offset: Option<i64>,
+    /// How it stands; one of the texts of [`super::BlockedState`].
+    pub blocked_state: Option<String>,
     /// Why it stands.
     pub blocked_reason: Option<String>,
 }

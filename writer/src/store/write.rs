@@ -47,9 +47,10 @@ const CHANGE: &str = r#"
 
 const POSITION: &str = r#"
     update position p set next_offset = u.next_offset, as_of = greatest(p.as_of, u.as_of::timestamptz),
-        blocked_offset = u.blocked_offset, blocked_reason = u.blocked_reason, updated_at = now()
-    from unnest($2::int[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::text[])
-      as u (partition, epoch, next_offset, as_of, blocked_offset, blocked_reason)
+        blocked_offset = u.blocked_offset, blocked_state = u.blocked_state, blocked_reason = u.blocked_reason,
+        updated_at = now()
+    from unnest($2::int[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::text[], $8::text[])
+      as u (partition, epoch, next_offset, as_of, blocked_offset, blocked_state, blocked_reason)
     where p.topic = $1 and p.partition = u.partition and p.epoch = u.epoch"#;
 
 pub(super) async fn plan(connection: &mut PgConnection, plan: &Plan) -> Result<(), StoreError> {
@@ -126,16 +127,16 @@ pub(super) async fn positions(
     topic: &str,
     positions: &[NextPosition],
 ) -> Result<(), StoreError> {
+    let blocked = positions.iter().map(|position| position.blocked.as_ref());
     let moved = sqlx::query(POSITION)
         .bind(topic)
         .bind(positions.iter().map(|position| position.tenure.partition).collect::<Vec<_>>())
         .bind(positions.iter().map(|position| position.tenure.epoch).collect::<Vec<_>>())
         .bind(positions.iter().map(|position| position.next_offset).collect::<Vec<_>>())
         .bind(positions.iter().map(|position| position.as_of.map(|as_of| as_of.to_string())).collect::<Vec<_>>())
-        .bind(positions.iter().map(|position| position.blocked.as_ref().map(|(offset, _)| *offset)).collect::<Vec<_>>())
-        .bind(
-            positions.iter().map(|position| position.blocked.as_ref().map(|(_, why)| why.as_str())).collect::<Vec<_>>(),
-        )
+        .bind(blocked.clone().map(|blocked| blocked.map(|blocked| blocked.offset)).collect::<Vec<_>>())
+        .bind(blocked.clone().map(|blocked| blocked.map(|blocked| blocked.state.as_str())).collect::<Vec<_>>())
+        .bind(blocked.map(|blocked| blocked.map(|blocked| blocked.reason.as_str())).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     match moved.rows_affected() == positions.len() as u64 {
