@@ -1,5 +1,7 @@
 //! Everything that can go wrong with a request, and the one place that says how a client sees it.
 
+use std::sync::Arc;
+
 use shared::ids::InvalidId;
 use shared::problem::{Kind, Problem};
 use tokio_postgres::error::SqlState;
@@ -47,7 +49,7 @@ pub(crate) enum Error {
     #[error("no answer within {}", humantime::format_duration(*.0))]
     DeadlineExceeded(std::time::Duration),
     #[error("the database refused the look-up")]
-    Database(#[source] tokio_postgres::Error),
+    Database(#[source] Arc<tokio_postgres::Error>),
     #[error("a stored document is not of the form that the view has")]
     Document(#[source] serde_json::Error),
     #[error("the handler panicked")]
@@ -82,6 +84,23 @@ impl Error {
             _ => self.to_string(),
         };
         Problem::new(self.kind(), detail).with_request_id(request_id)
+    }
+}
+
+/// Why one attempt at a look-up gave nothing.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Shared by the look-ups that went in one statement.
+    Database(Arc<tokio_postgres::Error>),
+    /// The connection was given up before the look-up was sent.
+    Lost,
+    /// No answer for as long as a replica may be silent.
+    Silent,
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(Arc::new(error))
     }
 }
 

@@ -4,31 +4,50 @@
 //! no lock that a replica's running statements could meet. They are prepared once per connection and generation, and
 //! their parameters are bound in binary form.
 
+use std::collections::HashMap;
+use std::future::Future;
+use std::time::Duration;
+
 use bytes::Bytes;
 use deadpool_postgres::ClientWrapper;
 use futures_util::try_join;
 use shared::ids::{AppId, InstanceId, SiteId};
-use std::future::Future;
-use std::time::Duration;
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Error, Row, Statement};
 
+use crate::error::Failure;
 use crate::position::{Generation, PartitionPosition, Sample};
+use crate::replicas::Connection;
 
 /// One look-up: a value, so that it can be asked again elsewhere.
 pub(crate) trait Query: Sync {
     /// What the rows say.
     type Found: Send;
 
-    /// Sends one statement and reads its rows.
-    fn ask(&self, session: Session<'_>) -> impl Future<Output = Result<Self::Found, Error>> + Send;
+    /// Sends one statement, or takes part in one, and reads its rows.
+    fn ask(&self, session: Session<'_>) -> impl Future<Output = Result<Self::Found, Failure>> + Send;
 }
 
 /// A connection and its statements of the generation that is asked.
 #[derive(Clone, Copy)]
 pub(crate) struct Session<'a> {
-    pub(crate) client: &'a ClientWrapper,
+    pub(crate) connection: &'a Connection,
     pub(crate) statements: &'a Statements,
+}
+
+impl Session<'_> {
+    fn client(&self) -> &ClientWrapper {
+        &self.connection.client
+    }
+
+    /// The documents of these sites, each named once, by site.
+    pub(crate) async fn documents(&self, site_ids: &[&str]) -> Result<HashMap<String, FoundDocument>, Error> {
+        let rows = match site_ids {
+            [site_id] => self.client().query(&self.statements.site, &[site_id]).await?,
+            _ => self.client().query(&self.statements.sites, &[&site_ids]).await?,
+        };
+        rows.into_iter().map(|row| Ok((row.try_get(0)?, FoundDocument::read(row)?))).collect()
+    }
 }
 
 /// The statements of one generation on one connection.
@@ -40,15 +59,16 @@ pub(crate) struct Statements {
     app_page_documents: Statement,
     app_count: Statement,
     instance: Statement,
-    batch: Statement,
+    sites: Statement,
 }
 
 impl Statements {
     /// Prepares all of them, pipelined: one round trip.
     pub(crate) async fn prepare(client: &ClientWrapper, generation: Generation) -> Result<Self, Error> {
         let g = format!("view_g{generation}");
-        let site =
-            format!("select document, etag, partition from {g}.site_apps where site_id = $1 and deleted_at is null");
+        let document = format!("select site_id, document, etag, partition from {g}.site_apps where deleted_at is null");
+        let site = format!("{document} and site_id = $1");
+        let sites = format!("{document} and site_id = any($1)");
         // The row comparison is the primary key's order: the page starts at one place of the index.
         let page = format!(
             "select site_id, instance_id from {g}.app_site where app_id = $1 and (site_id, instance_id) > ($2, $3) \
@@ -65,17 +85,15 @@ impl Statements {
              where a.instance_id = $1 and a.instance_id <> '' and s.deleted_at is null \
              order by s.written_at desc, a.site_id, a.app_id limit 1"
         );
-        let batch =
-            format!("select site_id, document from {g}.site_apps where site_id = any($1) and deleted_at is null");
-        let (site, app_page, app_page_documents, app_count, instance, batch) = try_join!(
+        let (site, app_page, app_page_documents, app_count, instance, sites) = try_join!(
             client.prepare_typed(&site, &[Type::TEXT]),
             client.prepare_typed(&page, &[Type::TEXT, Type::TEXT, Type::TEXT, Type::INT8]),
             client.prepare_typed(&page_documents, &[Type::TEXT, Type::TEXT, Type::TEXT, Type::INT8]),
             client.prepare_typed(&count, &[Type::TEXT]),
             client.prepare_typed(&instance, &[Type::TEXT]),
-            client.prepare_typed(&batch, &[Type::TEXT_ARRAY]),
+            client.prepare_typed(&sites, &[Type::TEXT_ARRAY]),
         )?;
-        Ok(Self { generation, site, app_page, app_page_documents, app_count, instance, batch })
+        Ok(Self { generation, site, app_page, app_page_documents, app_count, instance, sites })
     }
 }
 
@@ -83,6 +101,7 @@ impl Statements {
 pub(crate) struct SiteDocument<'a>(pub(crate) &'a SiteId);
 
 /// A live site's row.
+#[derive(Debug, Clone)]
 pub(crate) struct FoundDocument {
     /// JSON text as stored.
     pub(crate) document: Bytes,
@@ -91,17 +110,20 @@ pub(crate) struct FoundDocument {
     pub(crate) partition: i32,
 }
 
+impl FoundDocument {
+    fn read(row: Row) -> Result<Self, Error> {
+        let etag = Bytes::copy_from_slice(row.try_get::<_, Text>(2)?.0);
+        let partition = row.try_get(3)?;
+        Ok(Self { etag, partition, document: column_bytes(row, 1)? })
+    }
+}
+
 impl Query for SiteDocument<'_> {
     type Found = Option<FoundDocument>;
 
-    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
-        let row = session.client.query_opt(&session.statements.site, &[&self.0.as_str()]).await?;
-        row.map(|row| {
-            let etag = Bytes::copy_from_slice(row.try_get::<_, Text>(1)?.0);
-            let partition = row.try_get(2)?;
-            Ok(FoundDocument { etag, partition, document: column_bytes(row, 0)? })
-        })
-        .transpose()
+    /// Shares a statement with others that come at the same time.
+    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
+        session.connection.look_up(session.statements.generation, self.0.as_str()).await
     }
 }
 
@@ -130,18 +152,18 @@ pub(crate) struct AppPageRow {
 impl Query for AppPage<'_> {
     type Found = Vec<AppPageRow>;
 
-    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
+    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
         let Statements { app_page, app_page_documents, .. } = session.statements;
         let statement = if self.with_documents { app_page_documents } else { app_page };
         let PageKey { site_id, instance_id } = self.after;
         let rows =
-            session.client.query(statement, &[&self.app_id.as_str(), site_id, instance_id, &self.rows_max]).await?;
+            session.client().query(statement, &[&self.app_id.as_str(), site_id, instance_id, &self.rows_max]).await?;
         let read = |row: Row| {
             let key = PageKey { site_id: row.try_get(0)?, instance_id: row.try_get(1)? };
             let document = if self.with_documents { Some(column_bytes(row, 2)?) } else { None };
             Ok(AppPageRow { key, document })
         };
-        rows.into_iter().map(read).collect()
+        Ok(rows.into_iter().map(read).collect::<Result<_, Error>>()?)
     }
 }
 
@@ -151,8 +173,8 @@ pub(crate) struct AppCount<'a>(pub(crate) &'a AppId);
 impl Query for AppCount<'_> {
     type Found = i64;
 
-    async fn ask(&self, session: Session<'_>) -> Result<i64, Error> {
-        session.client.query_one(&session.statements.app_count, &[&self.0.as_str()]).await?.try_get(0)
+    async fn ask(&self, session: Session<'_>) -> Result<i64, Failure> {
+        Ok(session.client().query_one(&session.statements.app_count, &[&self.0.as_str()]).await?.try_get(0)?)
     }
 }
 
@@ -169,26 +191,25 @@ pub(crate) struct FoundInstance {
 impl Query for Instance<'_> {
     type Found = Option<FoundInstance>;
 
-    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
-        let row = session.client.query_opt(&session.statements.instance, &[&self.0.as_str()]).await?;
-        row.map(|row| {
+    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
+        let row = session.client().query_opt(&session.statements.instance, &[&self.0.as_str()]).await?;
+        let read = |row: Row| {
             let (app_id, site_id) = (row.try_get(0)?, row.try_get(1)?);
-            Ok(FoundInstance { app_id, site_id, document: column_bytes(row, 2)? })
-        })
-        .transpose()
+            Ok::<_, Error>(FoundInstance { app_id, site_id, document: column_bytes(row, 2)? })
+        };
+        Ok(row.map(read).transpose()?)
     }
 }
 
-/// The documents of several sites.
+/// The documents of several sites, each named once.
 pub(crate) struct Batch<'a>(pub(crate) &'a [&'a str]);
 
 impl Query for Batch<'_> {
-    /// `(site id, document)` of the sites that are there, in no order.
-    type Found = Vec<(String, Bytes)>;
+    /// Those that are there, by site.
+    type Found = HashMap<String, FoundDocument>;
 
-    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Error> {
-        let rows = session.client.query(&session.statements.batch, &[&self.0]).await?;
-        rows.into_iter().map(|row| Ok((row.try_get(0)?, column_bytes(row, 1)?))).collect()
+    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
+        Ok(session.documents(self.0).await?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The databases that are asked: which of them, over which connection, and once more elsewhere when that fails.
 
 mod connection;
+mod look_ups;
 mod replica;
 mod sampler;
 
@@ -11,11 +12,11 @@ use shared::admin::Condition;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Database};
-use crate::error::{Disposition, Error, disposition};
+use crate::error::{Disposition, Error, Failure, disposition};
 use crate::observe;
 use crate::position::Sample;
 use crate::queries::Query;
-pub(crate) use connection::chain;
+pub(crate) use connection::{Connection, chain};
 use replica::{Lease, Replica};
 
 /// What a replica needs to know of the configuration.
@@ -36,23 +37,18 @@ pub(crate) struct Replicas {
     silence_max: Duration,
 }
 
-/// Why one attempt at a look-up gave nothing.
-enum Failure {
-    Error(tokio_postgres::Error),
-    Silent,
-}
-
 impl Failure {
     /// The `reason` of the retry metric, where another try may heal it; else the error of the request.
     fn reason(self, replica: &str) -> Result<&'static str, Error> {
         match self {
             Failure::Silent => Ok("silent"),
-            Failure::Error(error) => match disposition(&error) {
+            Failure::Lost => Ok("connection"),
+            Failure::Database(error) => match disposition(&error) {
                 Disposition::Retry(reason) => {
                     tracing::debug!(
                         replica,
                         reason,
-                        error = chain(&error),
+                        error = chain(&*error),
                         "look-up failed for a reason that may pass"
                     );
                     Ok(reason)
@@ -100,7 +96,7 @@ impl Replicas {
         let second = self.lease(Some(&first)).ok_or(Error::NoReplica)?;
         match second.ask(query).await {
             Ok(found) => Ok((found, second.sample())),
-            Err(error) => Err(Failure::Error(error).reason(second.replica_name()).err().unwrap_or(Error::NoReplica)),
+            Err(failure) => Err(failure.reason(second.replica_name()).err().unwrap_or(Error::NoReplica)),
         }
     }
 
@@ -108,10 +104,10 @@ impl Replicas {
     async fn attempt<Q: Query>(&self, lease: &Lease, query: &Q) -> Result<Q::Found, Failure> {
         let asked = lease.ask(query);
         if !self.each().any(|replica| replica.is_healthy() && !lease.is_of(replica)) {
-            return asked.await.map_err(Failure::Error);
+            return asked.await;
         }
         match tokio::time::timeout(self.silence_max, asked).await {
-            Ok(result) => result.map_err(Failure::Error),
+            Ok(result) => result,
             Err(_elapsed) => Err(Failure::Silent),
         }
     }

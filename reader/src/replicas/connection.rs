@@ -12,10 +12,12 @@ use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, Pool, Poo
 use tokio_postgres::{Error, NoTls};
 
 use super::Settings;
+use super::look_ups::{self, LookUps};
 use super::replica::Replica;
 use crate::config::Database;
+use crate::error::Failure;
 use crate::position::Generation;
-use crate::queries::{Query, Session, Statements};
+use crate::queries::{FoundDocument, Query, Session, Statements};
 
 /// Time to connect and log in.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
@@ -29,8 +31,9 @@ const GENERATIONS_KEPT: usize = 2;
 
 /// One connection and its prepared statements.
 #[derive(Debug)]
-pub(super) struct Connection {
-    client: ClientWrapper,
+pub(crate) struct Connection {
+    pub(crate) client: ClientWrapper,
+    look_ups: LookUps,
     /// Newest last, at most [`GENERATIONS_KEPT`].
     statements: RwLock<Vec<Arc<Statements>>>,
     pub(super) in_flight: AtomicUsize,
@@ -41,15 +44,25 @@ impl Connection {
         !self.client.is_closed()
     }
 
-    pub(super) async fn ask<Q: Query>(&self, query: &Q, generation: Generation) -> Result<Q::Found, Error> {
+    pub(super) async fn ask<Q: Query>(&self, query: &Q, generation: Generation) -> Result<Q::Found, Failure> {
         let statements = self.statements(generation).await?;
-        query.ask(Session { client: &self.client, statements: &statements }).await
+        query.ask(Session { connection: self, statements: &statements }).await
+    }
+
+    /// The document of a site, read together with those that others ask for at the same time.
+    pub(crate) async fn look_up(
+        &self,
+        generation: Generation,
+        site_id: &str,
+    ) -> Result<Option<FoundDocument>, Failure> {
+        let answer = look_ups::ask(&self.look_ups, generation, site_id).await.ok_or(Failure::Lost)?;
+        answer.map_err(Failure::Database)
     }
 
     /// The statements of a generation, prepared now if they are not yet.
     ///
     /// Requests that come at the same moment may each prepare them; all but the last to finish are forgotten.
-    async fn statements(&self, generation: Generation) -> Result<Arc<Statements>, Error> {
+    pub(super) async fn statements(&self, generation: Generation) -> Result<Arc<Statements>, Error> {
         let kept = |list: &Vec<Arc<Statements>>| list.iter().find(|s| s.generation == generation).cloned();
         if let Some(statements) = kept(&self.statements.read().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(statements);
@@ -93,15 +106,23 @@ pub(super) fn pool(database: &Database, settings: &Settings) -> Pool {
 pub(super) async fn keep(replica: Arc<Replica>, place: usize) {
     loop {
         let client = connect(&replica).await;
-        let connection = Connection { client, statements: RwLock::default(), in_flight: AtomicUsize::new(0) };
-        let connection = Arc::new(connection);
+        let (look_ups, queue) = look_ups::queue();
+        let (statements, in_flight) = (RwLock::default(), AtomicUsize::new(0));
+        let connection = Arc::new(Connection { client, look_ups, statements, in_flight });
         replica.connected(place, Some(connection.clone()));
-        let mut ticks = tokio::time::interval(replica.settings.position_interval);
-        while connection.is_open() {
-            ticks.tick().await;
+        tokio::select! {
+            () = look_ups::serve(&connection, queue) => {}
+            () = closed(&connection, replica.settings.position_interval) => {}
         }
         replica.connected(place, None);
         tracing::warn!(replica = replica.name(), "connection lost");
+    }
+}
+
+async fn closed(connection: &Connection, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    while connection.is_open() {
+        ticks.tick().await;
     }
 }
 

@@ -11,6 +11,7 @@ use super::Settings;
 use super::connection::{self, Connection};
 use super::sampler;
 use crate::config::Database;
+use crate::error::Failure;
 use crate::position::Sample;
 use crate::queries::Query;
 
@@ -120,7 +121,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) async fn ask<Q: Query>(&self, query: &Q) -> Result<Q::Found, tokio_postgres::Error> {
+    pub(super) async fn ask<Q: Query>(&self, query: &Q) -> Result<Q::Found, Failure> {
         self.connection.ask(query, self.sample.generation).await
     }
 

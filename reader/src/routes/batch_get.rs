@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use shared::ids::SiteId;
 
 use crate::answer::Answer;
 use crate::document::{Text, write_string};
 use crate::error::Error;
-use crate::queries::Batch;
+use crate::queries::{Batch, FoundDocument};
 use crate::request::Call;
 
 const SITE_IDS_MAX: usize = 1000;
@@ -37,14 +36,14 @@ pub(crate) async fn batch_get(call: &mut Call<'_>) -> Result<Answer, Error> {
     distinct.sort_unstable();
     distinct.dedup();
     let (found, sample) = call.app.replicas.ask(&Batch(&distinct)).await?;
-    Ok(Answer::untagged(assemble(&asked, &found.into_iter().collect()), sample.of_all()))
+    Ok(Answer::untagged(assemble(&asked, &found), sample.of_all()))
 }
 
 /// Joins the stored documents, which are not read.
-fn assemble(asked: &[&str], found: &HashMap<String, Bytes>) -> Vec<u8> {
+fn assemble(asked: &[&str], found: &HashMap<String, FoundDocument>) -> Vec<u8> {
     /// The members around a document.
     const AROUND_BYTES: usize = 64;
-    let documents: usize = asked.iter().filter_map(|id| found.get(*id)).map(Bytes::len).sum();
+    let documents: usize = asked.iter().filter_map(|id| found.get(*id)).map(|found| found.document.len()).sum();
     let ids: usize = asked.iter().map(|id| id.len() + AROUND_BYTES).sum();
     let mut out = Vec::with_capacity(documents + ids);
     out.extend_from_slice(b"{\"results\":[");
@@ -52,7 +51,7 @@ fn assemble(asked: &[&str], found: &HashMap<String, Bytes>) -> Vec<u8> {
         out.extend_from_slice(if index == 0 { b"{\"site_id\":" } else { b",{\"site_id\":" });
         write_string(&mut out, id);
         match found.get(*id) {
-            Some(document) => {
+            Some(FoundDocument { document, .. }) => {
                 out.extend_from_slice(b",\"status\":200,\"document\":");
                 out.extend_from_slice(document);
                 out.push(b'}');
@@ -66,11 +65,15 @@ fn assemble(asked: &[&str], found: &HashMap<String, Bytes>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
     fn results_are_in_the_order_asked_and_repeated() {
-        let found = HashMap::from([("a".to_owned(), Bytes::from_static(b"{\"n\":1.00}"))]);
+        let document = Bytes::from_static(b"{\"n\":1.00}");
+        let found = FoundDocument { document, etag: Bytes::from_static(b"tag"), partition: 0 };
+        let found = HashMap::from([("a".to_owned(), found)]);
         let text = |asked: &[&str]| String::from_utf8(assemble(asked, &found)).unwrap();
         assert_eq!(text(&[]), r#"{"results":[]}"#);
         assert_eq!(
