@@ -46,6 +46,8 @@ pub(crate) enum Error {
     Overloaded(usize),
     #[error("no database can answer at the moment")]
     NoReplica,
+    #[error("no replica contains what the request demands{}", waited(.0))]
+    PositionNotReached(std::time::Duration),
     #[error("no answer within {}", humantime::format_duration(*.0))]
     DeadlineExceeded(std::time::Duration),
     #[error("the database refused the look-up")]
@@ -72,6 +74,7 @@ impl Error {
             Error::HeadersTooLarge(_) => Kind::HeadersTooLarge,
             Error::Overloaded(_) => Kind::Overloaded,
             Error::NoReplica => Kind::NoReplica,
+            Error::PositionNotReached(_) => Kind::PositionNotReached,
             Error::DeadlineExceeded(_) => Kind::DeadlineExceeded,
             Error::Database(_) | Error::Document(_) | Error::Panicked => Kind::Internal,
         }
@@ -84,6 +87,13 @@ impl Error {
             _ => self.to_string(),
         };
         Problem::new(self.kind(), detail).with_request_id(request_id)
+    }
+}
+
+fn waited(wait: &std::time::Duration) -> String {
+    match wait.is_zero() {
+        true => " yet; `Prefer: wait=SECONDS` waits for it".to_owned(),
+        false => format!(" after a wait of {}", humantime::format_duration(*wait)),
     }
 }
 

@@ -4,8 +4,8 @@
 //! size         the head is within its limit            431
 //! route        the path is known, the method is taken  404, 405
 //! concurrency  a permit is free, none is waited for    503
-//! deadline     the rest ends in time                   504
 //! freshness    demands on position and version         400
+//! deadline     the rest ends in time                   504
 //! handler      the look-up                             200, 400, 404, …
 //! ```
 
@@ -17,11 +17,12 @@ use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use shared::problem::Kind;
+use tokio::sync::SemaphorePermit;
 
 use crate::answer::{Answer, Body};
 use crate::app::App;
 use crate::error::Error;
-use crate::position::{Position, number};
+use crate::freshness::Demand;
 use crate::request::{Call, X_REQUEST_ID, discard, head_bytes, request_id};
 use crate::router::Route;
 
@@ -34,9 +35,10 @@ pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Bo
     let id = request_id(&head.headers);
     let (route, variables) = Route::of(head.uri.path());
     let result = match admit(app, &head, route) {
-        Ok(_permit) => {
-            let call = Call { app, uri: &head.uri, headers: &head.headers, variables, body: &mut body };
-            in_time(app.config.request_time_max, route, call).await
+        Ok((_permit, demand)) => {
+            let limit = app.config.request_time_max + demand.wait;
+            let call = Call { app, uri: &head.uri, headers: &head.headers, variables, demand, body: &mut body };
+            in_time(limit, route, call).await
         }
         Err(error) => Err(error),
     };
@@ -55,49 +57,28 @@ pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Bo
 }
 
 /// The stages before the handler: each refuses at once or lets pass; the permit is held until the answer is made.
-fn admit<'a>(
-    app: &'a App,
-    head: &http::request::Parts,
-    route: Route,
-) -> Result<tokio::sync::SemaphorePermit<'a>, Error> {
+fn admit<'a>(app: &'a App, head: &http::request::Parts, route: Route) -> Result<(SemaphorePermit<'a>, Demand), Error> {
     if head_bytes(&head.uri, &head.headers) > app.config.header_bytes_max {
         return Err(Error::HeadersTooLarge(app.config.header_bytes_max));
     }
     if !route.takes(&head.method) {
         return Err(Error::MethodNotAllowed { allow: route.allow() });
     }
-    app.in_hand.try_acquire().map_err(|_| {
+    let permit = app.in_hand.try_acquire().map_err(|_| {
         app.observe.shed();
         Error::Overloaded(app.config.requests_max)
-    })
+    })?;
+    Ok((permit, Demand::read(&head.headers)?))
 }
 
-/// Freshness and handler, within the deadline; a panic of a handler is its request's error and no other's.
+/// The handler, within the deadline, which begins when the wait that the client wants is over; a panic of a handler is its
+/// request's error and no other's.
 async fn in_time(limit: Duration, route: Route, mut call: Call<'_>) -> Result<Answer, Error> {
-    let handled = async {
-        freshness(call.headers)?;
-        route.answer(&mut call).await
-    };
-    match tokio::time::timeout(limit, AssertUnwindSafe(handled).catch_unwind()).await {
+    match tokio::time::timeout(limit, AssertUnwindSafe(route.answer(&mut call)).catch_unwind()).await {
         Ok(Ok(result)) => result,
         Ok(Err(_panic)) => Err(Error::Panicked),
         Err(_elapsed) => Err(Error::DeadlineExceeded(limit)),
     }
-}
-
-/// Checks the form of what a request demands of the view's position.
-fn freshness(headers: &HeaderMap) -> Result<(), Error> {
-    const MIN_POSITION: HeaderName = HeaderName::from_static("projection-min-position");
-    const MIN_VERSION: HeaderName = HeaderName::from_static("projection-min-version");
-    if let Some(value) = headers.get(MIN_POSITION) {
-        value.to_str().ok().and_then(Position::parse).ok_or(Error::InvalidPosition)?;
-    }
-    if let Some(value) = headers.get(MIN_VERSION) {
-        let why = "is not a whole number from 0";
-        let invalid = Error::InvalidParameter { name: "Projection-Min-Version", why };
-        value.to_str().ok().and_then(number::<i64>).ok_or(invalid)?;
-    }
-    Ok(())
 }
 
 /// The headers that every answer has.

@@ -5,7 +5,7 @@
 //! ```text
 //! server    accepts connections, bounds and drains them
 //! refusals  what is no HTTP request is refused with a problem too
-//! gate      the stages of every request, each able to refuse it: size, route, concurrency, deadline, freshness
+//! gate      the stages of every request, each able to refuse it: size, route, concurrency, freshness, deadline
 //! router    the whole API on one page
 //! routes/*  one look-up each: checked ids in, an `Answer` out
 //! replicas  choice of replica and connection, one retry elsewhere, the position that an answer may claim
@@ -18,6 +18,7 @@
 //! * The answer's `Projection-Position` was sampled on the same replica before the data was read, so the data contains
 //!   everything before it: a lower bound, never a hope.
 //! * The document of a site is sent as it is stored, byte for byte; parts of documents keep their text to the digit.
+//! * What a client demands, of the position or of a site's version, is contained in the answer, or there is none.
 //! * A connection that dies, or a recovery conflict, costs no request as long as another connection can answer in time.
 //! * Everything is bounded: connections, requests in hand, heads, bodies, time. Beyond a bound the answer is a refusal
 //!   that says so, never a longer queue.
@@ -35,6 +36,7 @@ mod app;
 mod coding;
 mod document;
 mod error;
+mod freshness;
 mod gate;
 mod observe;
 mod page;

@@ -38,6 +38,10 @@ impl Observe {
         metrics::describe_gauge!("reader_connections", "client connections that are open");
         metrics::describe_gauge!("reader_replica_healthy", "1 while the replica is asked");
         metrics::describe_gauge!("reader_replica_lag_seconds", "age of what the replica has received but not replayed");
+        metrics::describe_histogram!(
+            "reader_position_wait_seconds",
+            "how long look-ups waited for a replica to be where they demand"
+        );
         metrics::describe_counter!("reader_replica_retries_total", "look-ups asked once more, by reason");
         let seconds = |route: Route| histogram!("reader_request_seconds", "route" => route.template());
         let requests = || std::array::from_fn(|_| OnceLock::new());
@@ -76,6 +80,11 @@ impl Observe {
 /// A look-up is asked once more.
 pub(crate) fn replica_retry(reason: &'static str) {
     counter!("reader_replica_retries_total", "reason" => reason).increment(1);
+}
+
+/// A look-up was held back until a replica was where its client demands, or until it would wait no longer.
+pub(crate) fn position_wait(waited: Duration) {
+    histogram!("reader_position_wait_seconds").record(waited.as_secs_f64());
 }
 
 /// The state of a replica; the lag keeps its last value while the replica can't be sampled.

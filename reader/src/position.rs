@@ -35,7 +35,8 @@ pub(crate) struct Sample {
     pub(crate) lag: Duration,
     pub(crate) taken_at: Instant,
     all: Claim,
-    partitions: Vec<(i32, Claim)>,
+    /// Ascending.
+    partitions: Vec<(PartitionPosition, Claim)>,
 }
 
 impl Sample {
@@ -47,17 +48,31 @@ impl Sample {
             lag,
             taken_at: Instant::now(),
             all: claim(generation, &positions),
-            partitions: positions.iter().map(|p| (p.partition, claim(generation, std::slice::from_ref(p)))).collect(),
+            partitions: positions.iter().map(|p| (*p, claim(generation, std::slice::from_ref(p)))).collect(),
         }
     }
 
     /// The claim of an answer about one site, whose row names its partition.
     pub(crate) fn of_partition(&self, partition: i32) -> Claim {
-        match self.partitions.binary_search_by_key(&partition, |(p, _)| *p) {
-            Ok(index) => self.partitions[index].1.clone(),
+        match self.partition(partition) {
+            Some((_, claim)) => claim.clone(),
             // The row is newer than the sample, which knows nothing of its partition: the least possible claim.
-            Err(_) => claim(self.generation, &[PartitionPosition { partition, next_offset: 0, as_of: None }]),
+            None => claim(self.generation, &[PartitionPosition { partition, next_offset: 0, as_of: None }]),
         }
+    }
+
+    /// Whether everything before a position is contained. Offsets are of the same topic in every generation, so an older
+    /// generation's count; what a newer one holds, or a partition that is not known here, can't be told.
+    pub(crate) fn reaches(&self, position: &Position) -> bool {
+        let is_reached = |(partition, next_offset): &(i32, i64)| {
+            self.partition(*partition).is_some_and(|(reached, _)| reached.next_offset >= *next_offset)
+        };
+        position.generation <= self.generation && position.offsets.iter().all(is_reached)
+    }
+
+    fn partition(&self, partition: i32) -> Option<&(PartitionPosition, Claim)> {
+        let index = self.partitions.binary_search_by_key(&partition, |(p, _)| p.partition).ok()?;
+        self.partitions.get(index)
     }
 
     /// The claim of an answer that is not about one known site.
@@ -135,6 +150,22 @@ mod tests {
         let sample = Sample::new(1, vec![at(0, 5, None), at(1, 6, Some(1))], Duration::ZERO);
         assert_eq!(texts(&sample.of_all()), ("1/0:5,1:6", "1970-01-01T00:00:00Z"));
         assert_eq!(texts(&Sample::new(1, vec![], Duration::ZERO).of_all()), ("1/0:0", "1970-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn a_position_is_reached_when_every_partition_is() {
+        let sample = Sample::new(2, vec![at(0, 5, None), at(2, 7, None)], Duration::ZERO);
+        for (position, reached) in [
+            ("2/0:5", true),
+            ("2/0:6", false),
+            ("2/0:5,2:7", true),
+            ("2/2:8,0:1", false),
+            ("1/2:7", true),
+            ("3/0:1", false),
+            ("2/1:0", false),
+        ] {
+            assert_eq!(sample.reaches(&Position::parse(position).unwrap()), reached, "{position}");
+        }
     }
 
     #[test]

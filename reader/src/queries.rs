@@ -26,6 +26,11 @@ pub(crate) trait Query: Sync {
 
     /// Sends one statement, or takes part in one, and reads its rows.
     fn ask(&self, session: Session<'_>) -> impl Future<Output = Result<Self::Found, Failure>> + Send;
+
+    /// Whether what was found is at least of this version of its site; true for what has none.
+    fn reaches(_found: &Self::Found, _version: i64) -> bool {
+        true
+    }
 }
 
 /// A connection and its statements of the generation that is asked.
@@ -66,7 +71,8 @@ impl Statements {
     /// Prepares all of them, pipelined: one round trip.
     pub(crate) async fn prepare(client: &ClientWrapper, generation: Generation) -> Result<Self, Error> {
         let g = format!("view_g{generation}");
-        let document = format!("select site_id, document, etag, partition from {g}.site_apps where deleted_at is null");
+        let document =
+            format!("select site_id, document, etag, partition, version from {g}.site_apps where deleted_at is null");
         let site = format!("{document} and site_id = $1");
         let sites = format!("{document} and site_id = any($1)");
         // The row comparison is the primary key's order: the page starts at one place of the index.
@@ -108,13 +114,14 @@ pub(crate) struct FoundDocument {
     /// Strong tag without quotes.
     pub(crate) etag: Bytes,
     pub(crate) partition: i32,
+    pub(crate) version: Option<i64>,
 }
 
 impl FoundDocument {
     fn read(row: Row) -> Result<Self, Error> {
         let etag = Bytes::copy_from_slice(row.try_get::<_, Text>(2)?.0);
-        let partition = row.try_get(3)?;
-        Ok(Self { etag, partition, document: column_bytes(row, 1)? })
+        let (partition, version) = (row.try_get(3)?, row.try_get(4)?);
+        Ok(Self { etag, partition, version, document: column_bytes(row, 1)? })
     }
 }
 
@@ -124,6 +131,11 @@ impl Query for SiteDocument<'_> {
     /// Shares a statement with others that come at the same time.
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
         session.connection.look_up(session.statements.generation, self.0.as_str()).await
+    }
+
+    /// An unknown or deleted site has reached no version, nor has one whose version is not mapped.
+    fn reaches(found: &Self::Found, version: i64) -> bool {
+        found.as_ref().and_then(|found| found.version).is_some_and(|reached| reached >= version)
     }
 }
 

@@ -6,13 +6,15 @@ mod replica;
 mod sampler;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::admin::Condition;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Database};
 use crate::error::{Disposition, Error, Failure, disposition};
+use crate::freshness::Demand;
 use crate::observe;
 use crate::position::Sample;
 use crate::queries::Query;
@@ -33,6 +35,8 @@ struct Settings {
 pub(crate) struct Replicas {
     replicas: Vec<Arc<Replica>>,
     fallback: Option<Arc<Replica>>,
+    /// Changes with each sample of any of them.
+    news: Arc<watch::Sender<()>>,
     /// A replica that answers no look-up for so long is left for another one, if there is another.
     silence_max: Duration,
 }
@@ -68,34 +72,74 @@ impl Replicas {
             silence_max: config.replica_silence_max,
             statement_time_max: config.request_time_max,
         };
-        let replica = |database: &Database| Arc::new(Replica::new(database, settings.clone()));
+        let news = Arc::new(watch::Sender::new(()));
+        let replica = |database: &Database| Arc::new(Replica::new(database, settings.clone(), news.clone()));
         let replicas: Vec<_> = config.replicas.iter().map(replica).collect();
         let all = Arc::new(Self {
             replicas,
             fallback: config.fallback.as_ref().map(replica),
             silence_max: config.replica_silence_max,
+            news,
         });
         let mut upkeep = JoinSet::new();
         for replica in all.each() {
             replica.spawn_upkeep(&mut upkeep);
         }
-        upkeep.spawn(watch(all.clone(), ready, settings.position_interval));
+        upkeep.spawn(tell(all.clone(), ready, settings.position_interval));
         (all, upkeep)
     }
 
-    /// Asks a healthy replica; retries once, elsewhere if there is an elsewhere, what another try may heal.
+    /// Asks a healthy replica that is where the client demands it to be; waits for one for as long as the client will.
     ///
     /// The sample that comes with the rows was taken on the same replica before they were read.
-    pub(crate) async fn ask<Q: Query>(&self, query: &Q) -> Result<(Q::Found, Arc<Sample>), Error> {
-        let first = self.lease(None).ok_or(Error::NoReplica)?;
+    pub(crate) async fn ask<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Arc<Sample>), Error> {
+        let (mut news, started) = (self.news.subscribe(), Instant::now());
+        let mut result = self.ask_now(query, demand).await;
+        if demand.wait.is_zero() || !matches!(result, Err(Error::PositionNotReached(_))) {
+            return result;
+        }
+        while matches!(result, Err(Error::PositionNotReached(_))) {
+            let remaining = demand.wait.saturating_sub(started.elapsed());
+            if tokio::time::timeout(remaining, news.changed()).await.is_err() {
+                break;
+            }
+            result = self.ask_now(query, demand).await;
+        }
+        observe::position_wait(started.elapsed());
+        result
+    }
+
+    /// Asks one replica after the other until one has the version that is demanded.
+    async fn ask_now<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Arc<Sample>), Error> {
+        let mut behind: Vec<Lease> = Vec::new();
+        loop {
+            let (found, lease) = match self.ask_with_retry(query, demand, &behind).await {
+                Err(Error::NoReplica) if !behind.is_empty() => return Err(Error::PositionNotReached(demand.wait)),
+                other => other?,
+            };
+            if demand.version.is_none_or(|version| Q::reaches(&found, version)) {
+                return Ok((found, lease.sample()));
+            }
+            behind.push(lease);
+        }
+    }
+
+    /// Retries once, elsewhere if there is an elsewhere, what another try may heal.
+    async fn ask_with_retry<Q: Query>(
+        &self,
+        query: &Q,
+        demand: &Demand,
+        behind: &[Lease],
+    ) -> Result<(Q::Found, Lease), Error> {
+        let first = self.lease(demand, behind, None)?;
         let reason = match self.attempt(&first, query).await {
-            Ok(found) => return Ok((found, first.sample())),
+            Ok(found) => return Ok((found, first)),
             Err(failure) => failure.reason(first.replica_name())?,
         };
         observe::replica_retry(reason);
-        let second = self.lease(Some(&first)).ok_or(Error::NoReplica)?;
+        let second = self.lease(demand, behind, Some(&first))?;
         match second.ask(query).await {
-            Ok(found) => Ok((found, second.sample())),
+            Ok(found) => Ok((found, second)),
             Err(failure) => Err(failure.reason(second.replica_name()).err().unwrap_or(Error::NoReplica)),
         }
     }
@@ -113,13 +157,23 @@ impl Replicas {
     }
 
     /// The best connection: of the healthy replica with the fewest statements in flight, and there again of the fewest.
-    fn lease(&self, failed: Option<&Lease>) -> Option<Lease> {
-        let healthy = || self.replicas.iter().filter(|replica| replica.is_healthy());
-        let elsewhere = healthy().filter(|replica| failed.is_none_or(|lease| !lease.is_of(replica)));
-        let best = elsewhere.min_by_key(|replica| replica.in_flight());
-        best.and_then(|replica| replica.lease(failed))
-            .or_else(|| healthy().find_map(|replica| replica.lease(failed)))
-            .or_else(|| self.fallback.as_ref().filter(|replica| replica.is_healthy())?.lease(failed))
+    /// Replicas are left out that are not where the client demands, or that have shown to be behind; the primary stands in
+    /// only where no replica is healthy.
+    fn lease(&self, demand: &Demand, behind: &[Lease], failed: Option<&Lease>) -> Result<Lease, Error> {
+        let healthy: Vec<_> = self.replicas.iter().filter(|replica| replica.is_healthy()).collect();
+        let standing_in = self.fallback.iter().filter(|replica| healthy.is_empty() && replica.is_healthy());
+        let fit = |replica: &&Arc<Replica>| !behind.iter().any(|lease| lease.is_of(replica));
+        let mut candidates: Vec<_> = healthy.iter().copied().chain(standing_in).filter(fit).collect();
+        candidates.sort_by_key(|replica| (failed.is_some_and(|lease| lease.is_of(replica)), replica.in_flight()));
+        let leased = candidates.iter().find_map(|replica| replica.lease(demand.position.as_ref(), failed));
+        leased.ok_or_else(|| {
+            let position = demand.position.as_ref();
+            let short = |replica: &&Arc<Replica>| position.is_some_and(|position| !replica.reaches(position));
+            match !candidates.is_empty() && candidates.iter().all(short) {
+                true => Error::PositionNotReached(demand.wait),
+                false => Error::NoReplica,
+            }
+        })
     }
 
     fn each(&self) -> impl Iterator<Item = &Arc<Replica>> {
@@ -128,7 +182,7 @@ impl Replicas {
 }
 
 /// Keeps the condition and the gauges in step with the replicas.
-async fn watch(all: Arc<Replicas>, ready: Condition, interval: Duration) {
+async fn tell(all: Arc<Replicas>, ready: Condition, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
     loop {
         ticks.tick().await;

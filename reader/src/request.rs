@@ -12,6 +12,7 @@ use shared::ids::InvalidId;
 
 use crate::app::App;
 use crate::error::Error;
+use crate::freshness::Demand;
 use crate::router::Variables;
 
 /// The header that carries a request's id.
@@ -31,6 +32,8 @@ pub(crate) struct Call<'a> {
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) variables: Variables<'a>,
+    /// What the answer must contain.
+    pub(crate) demand: Demand,
     pub(crate) body: &'a mut Incoming,
 }
 

@@ -7,6 +7,7 @@ mod absent_parts;
 mod answers;
 mod blocked_partitions;
 mod checker;
+mod freshness;
 mod frozen_writer;
 mod key_changes;
 mod killed_writers;

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Settings;
@@ -12,7 +13,7 @@ use super::connection::{self, Connection};
 use super::sampler;
 use crate::config::Database;
 use crate::error::Failure;
-use crate::position::Sample;
+use crate::position::{Position, Sample};
 use crate::queries::Query;
 
 /// A database and all that is known of it. Requests read it, its upkeep tasks write it.
@@ -28,11 +29,14 @@ pub(super) struct Replica {
     /// Why there is no sample, for operators.
     trouble: RwLock<String>,
     in_flight: AtomicUsize,
+    /// Told of each sample.
+    news: Arc<watch::Sender<()>>,
 }
 
 impl Replica {
-    pub(super) fn new(database: &Database, settings: Settings) -> Self {
+    pub(super) fn new(database: &Database, settings: Settings, news: Arc<watch::Sender<()>>) -> Self {
         Self {
+            news,
             name: database.name.clone(),
             pool: connection::pool(database, &settings),
             places: (0..settings.connections).map(|_| RwLock::new(None)).collect(),
@@ -83,6 +87,7 @@ impl Replica {
 
     pub(super) fn sampled(&self, sample: Sample) {
         *write(&self.sample) = Some(Arc::new(sample));
+        self.news.send_replace(());
     }
 
     /// The replica can't be asked until the next sample.
@@ -100,9 +105,16 @@ impl Replica {
         *write(&self.places[place]) = connection;
     }
 
-    /// The open connection with the fewest statements in flight, but not the one that just failed.
-    pub(super) fn lease(self: &Arc<Self>, failed: Option<&Lease>) -> Option<Lease> {
-        let sample = read(&self.sample).clone()?;
+    /// Whether the newest sample is at least there.
+    pub(super) fn reaches(&self, position: &Position) -> bool {
+        read(&self.sample).as_ref().is_some_and(|sample| sample.reaches(position))
+    }
+
+    /// The open connection with the fewest statements in flight, but not the one that just failed; none while the replica
+    /// is not at the position.
+    pub(super) fn lease(self: &Arc<Self>, position: Option<&Position>, failed: Option<&Lease>) -> Option<Lease> {
+        let reaches = |sample: &Arc<Sample>| position.is_none_or(|position| sample.reaches(position));
+        let sample = read(&self.sample).clone().filter(reaches)?;
         let open = self.places.iter().filter_map(|place| read(place).clone().filter(|c| c.is_open()));
         let other = open.filter(|c| failed.is_none_or(|lease| !Arc::ptr_eq(&lease.connection, c)));
         let connection = other.min_by_key(|connection| connection.in_flight.load(Ordering::Relaxed))?;

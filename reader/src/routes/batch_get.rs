@@ -35,7 +35,7 @@ pub(crate) async fn batch_get(call: &mut Call<'_>) -> Result<Answer, Error> {
     let mut distinct = asked.clone();
     distinct.sort_unstable();
     distinct.dedup();
-    let (found, sample) = call.app.replicas.ask(&Batch(&distinct)).await?;
+    let (found, sample) = call.app.replicas.ask(&Batch(&distinct), &call.demand).await?;
     Ok(Answer::untagged(assemble(&asked, &found), sample.of_all()))
 }
 
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn results_are_in_the_order_asked_and_repeated() {
         let document = Bytes::from_static(b"{\"n\":1.00}");
-        let found = FoundDocument { document, etag: Bytes::from_static(b"tag"), partition: 0 };
+        let found = FoundDocument { document, etag: Bytes::from_static(b"tag"), partition: 0, version: None };
         let found = HashMap::from([("a".to_owned(), found)]);
         let text = |asked: &[&str]| String::from_utf8(assemble(asked, &found)).unwrap();
         assert_eq!(text(&[]), r#"{"results":[]}"#);

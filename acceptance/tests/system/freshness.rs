@@ -1,0 +1,120 @@
+//! Clients read what they wrote, from a replica, by position and by version; what nothing reaches in time is refused.
+
+use std::time::{Duration, Instant};
+
+use acceptance::{Ends, Model, Service, Source, scenario};
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use reqwest::{Client, Response, StatusCode};
+use serde_json::Value;
+
+use crate::{PARTITIONS, servers};
+
+const ROUNDS: usize = 40;
+const RECORDS_A_ROUND: usize = 25;
+/// The longest wait of the contract.
+const WAIT: &str = "wait=10";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_read_their_writes_from_a_replica() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let mut writer = system.writer(&[])?;
+        let mut reader = system.reader(&[])?;
+        writer.ready().await?;
+        reader.ready().await?;
+        let (http, mut records, mut source) = (Client::new(), Vec::new(), Source::new(21, PARTITIONS, 60));
+        for _ in 0..ROUNDS {
+            let written = source.records(RECORDS_A_ROUND);
+            system.topic().produce(&written)?;
+            records.extend(written.iter().cloned());
+            let (model, token) = (Model::of(&records), token(1, &system.topic().ends()?));
+            let documents = model.documents();
+            let by_position = documents.iter().map(|site| read_at(&http, &reader, &token, site));
+            let by_version = model.sites.iter().map(|(id, site)| read_from(&http, &reader, id, site.apps_version));
+            tokio::try_join!(try_join_all(by_position), try_join_all(by_version))?;
+        }
+        ensure!(!Model::of(&records).sites.is_empty(), "no site was there to be read");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_replica_reaches_in_time_is_refused() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let (_, model) = crate::drained_history(system, 22, 600).await?;
+        system.replica_caught_up().await?;
+        let mut reader = system.reader(&[])?;
+        reader.ready().await?;
+        let http = Client::new();
+        let (site_id, site) = model.sites.iter().next().context("a site")?;
+        let ends = system.topic().ends()?;
+        let beyond: Ends = ends.iter().map(|(partition, end)| (*partition, end + 1)).collect();
+        let version = (site.apps_version + 1).to_string();
+        for (name, value) in [
+            ("projection-min-position", token(1, &beyond)),
+            ("projection-min-position", token(2, &ends)),
+            ("projection-min-position", format!("1/{PARTITIONS}:0")),
+            ("projection-min-version", version.clone()),
+        ] {
+            refused(get(&http, &reader, site_id, &[(name, &value)]).await?).await.context(value)?;
+        }
+        refused(get(&http, &reader, "never-seen", &[("projection-min-version", "0")]).await?).await?;
+
+        let asked_at = Instant::now();
+        let waits = [("projection-min-version", version.as_str()), ("prefer", "wait=1")];
+        refused(get(&http, &reader, site_id, &waits).await?).await?;
+        ensure!(asked_at.elapsed() >= Duration::from_secs(1), "waited {:?} only", asked_at.elapsed());
+
+        let reached =
+            [("projection-min-position", token(1, &ends)), ("projection-min-version", site.apps_version.to_string())];
+        let reached = reached.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let answer = document(get(&http, &reader, site_id, &reached).await?).await?;
+        ensure!(answer == model.documents()[site_id], "{answer}");
+        Ok(())
+    })
+    .await
+}
+
+/// What was written is read by its position.
+async fn read_at(http: &Client, reader: &Service, token: &str, (site_id, expected): (&String, &Value)) -> Result<()> {
+    let demand = [("projection-min-position", token), ("prefer", WAIT)];
+    let document = document(get(http, reader, site_id, &demand).await?).await?;
+    ensure!(document == *expected, "{site_id} at {token}: {document}");
+    Ok(())
+}
+
+/// What was written is read by its version; what was written after it may be there, too.
+async fn read_from(http: &Client, reader: &Service, site_id: &str, version: i64) -> Result<()> {
+    let demand = [("projection-min-version", &*version.to_string()), ("prefer", WAIT)];
+    let document = document(get(http, reader, site_id, &demand).await?).await?;
+    ensure!(document["version"].as_i64() >= Some(version), "{site_id} from {version} on: {document}");
+    Ok(())
+}
+
+async fn get(http: &Client, reader: &Service, site_id: &str, headers: &[(&str, &str)]) -> Result<Response> {
+    let request = http.get(format!("{}/v1/sites/{site_id}/installed-apps", reader.url()));
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    Ok(request.send().await?)
+}
+
+async fn document(answer: Response) -> Result<Value> {
+    let status = answer.status();
+    let document: Value = answer.json().await?;
+    ensure!(status == StatusCode::OK, "{status}: {document}");
+    Ok(document)
+}
+
+async fn refused(answer: Response) -> Result<()> {
+    let (status, retry_after) = (answer.status(), answer.headers().get("retry-after").cloned());
+    let problem: Value = answer.json().await?;
+    ensure!(status == StatusCode::SERVICE_UNAVAILABLE && retry_after.is_some(), "{status}: {problem}");
+    ensure!(problem["type"] == "/problems/position-not-reached", "{problem}");
+    Ok(())
+}
+
+/// As `Projection-Position` has it.
+fn token(generation: i32, ends: &Ends) -> String {
+    let offsets: Vec<String> = ends.iter().map(|(partition, offset)| format!("{partition}:{offset}")).collect();
+    format!("{generation}/{}", offsets.join(","))
+}
