@@ -1,11 +1,13 @@
 //! One test's topic, from the outside: created, filled, measured.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use devstack::eventually;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -26,7 +28,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 pub struct Topic {
     servers: String,
     name: String,
-    partitions: i32,
+    partitions: Cell<i32>,
 }
 
 /// Notes the first record that the broker refused.
@@ -50,7 +52,7 @@ type Producer = ThreadedProducer<Deliveries>;
 impl Topic {
     /// Names a topic; creates nothing.
     pub fn new(servers: &str, name: &str, partitions: i32) -> Self {
-        Self { servers: servers.to_owned(), name: name.to_owned(), partitions }
+        Self { servers: servers.to_owned(), name: name.to_owned(), partitions: Cell::new(partitions) }
     }
 
     /// Its name.
@@ -60,12 +62,33 @@ impl Topic {
 
     /// Creates it.
     pub async fn create(&self) -> Result<()> {
-        let topic = NewTopic::new(&self.name, self.partitions, TopicReplication::Fixed(1));
+        let topic = NewTopic::new(&self.name, self.partitions.get(), TopicReplication::Fixed(1));
         let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
         let created = self.admin()?.create_topics([&topic], &options).await?;
         for result in created {
             result.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
         }
+        Ok(())
+    }
+
+    /// Deletes it and creates it anew under its old name, empty.
+    pub async fn make_anew(&self) -> Result<()> {
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
+        for result in self.admin()?.delete_topics(&[&self.name], &options).await? {
+            result.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
+        }
+        // The name is free only when every broker has heard of the deletion.
+        let created = async || self.create().await.ok();
+        eventually("the topic is there anew", ANSWER_MAX, created).await
+    }
+
+    /// Adds partitions until there are so many.
+    pub async fn grow(&self, partitions: i32) -> Result<()> {
+        let grown = NewPartitions::new(&self.name, usize::try_from(partitions)?);
+        for result in self.admin()?.create_partitions(&[grown], &AdminOptions::new()).await? {
+            result.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
+        }
+        self.partitions.set(partitions);
         Ok(())
     }
 
@@ -102,14 +125,14 @@ impl Topic {
             let (_, high) = consumer.fetch_watermarks(&self.name, partition, ANSWER_MAX)?;
             Ok((partition, high))
         };
-        (0..self.partitions).map(end).collect()
+        (0..self.partitions.get()).map(end).collect()
     }
 
     /// What a group has committed; partitions without an offset are left out.
     pub fn committed(&self, group: &str) -> Result<Ends> {
         let consumer: BaseConsumer = self.client().set("group.id", group).create()?;
         let mut asked = TopicPartitionList::new();
-        asked.add_partition_range(&self.name, 0, self.partitions - 1);
+        asked.add_partition_range(&self.name, 0, self.partitions.get() - 1);
         let committed = consumer.committed_offsets(asked, ANSWER_MAX)?;
         let offset = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
             Offset::Offset(offset) => Some((element.partition(), offset)),

@@ -5,7 +5,7 @@ mod watch;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -117,6 +117,11 @@ impl System {
         Ok(())
     }
 
+    /// The folder of this test's logs and files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Another login in the writer's role, so that `pg_stat_activity` tells whose session it is. Gives name and URL.
     pub async fn writer_login(&self, name: &str) -> Result<(String, String)> {
         let login = self.login(name);
@@ -182,10 +187,31 @@ impl System {
         environment(own, over)
     }
 
-    /// Runs a verb to its end and gives its standard output.
-    fn writer_verb(&self, arguments: &[&str], env: &[(&str, &str)]) -> Result<String> {
+    /// A verb of the writer, to be run as operators do.
+    pub fn writer_command(&self, arguments: &[&str], env: &[(&str, &str)]) -> Result<Command> {
         let mut command = Command::new(bin_dir()?.join("writer"));
         command.args(arguments).env_clear().envs(self.writer_environment(env)).current_dir(&self.folder);
+        Ok(command)
+    }
+
+    /// Runs a verb that must succeed; gives the JSON that it answers.
+    pub fn operate(&self, arguments: &[&str]) -> Result<Value> {
+        let answer = self.writer_verb(&[arguments, &["--json"]].concat(), &[])?;
+        serde_json::from_str(&answer).with_context(|| format!("writer {arguments:?} answers {answer}"))
+    }
+
+    /// Runs a verb that must be refused as bad usage; gives what it says.
+    pub fn refused(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.writer_command(arguments, &[])?.output()?;
+        let said = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(2), "writer {arguments:?} ended with {}: {said}", output.status);
+        ensure!(output.stdout.is_empty(), "a refusal answers nothing on standard output");
+        Ok(said)
+    }
+
+    /// Runs a verb to its end and gives its standard output.
+    fn writer_verb(&self, arguments: &[&str], env: &[(&str, &str)]) -> Result<String> {
+        let mut command = self.writer_command(arguments, env)?;
         let output = command.output().context("writer: cargo build --release --workspace")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "writer {arguments:?} ended with {}: {said}", output.status);

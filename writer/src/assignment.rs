@@ -1,7 +1,7 @@
 //! What the group gives and takes. Rebalances arrive inside `poll`, so nothing here waits.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -35,6 +35,7 @@ pub struct Assignment {
 #[derive(Default)]
 struct Inner {
     rebalances: Vec<Rebalance>,
+    assigned: BTreeSet<i32>,
     tenures: HashMap<i32, Arc<Tenure>>,
 }
 
@@ -61,9 +62,22 @@ impl Assignment {
         }
     }
 
-    /// The partitions with a tenure.
+    /// The partitions that the group gives, those that stand among them.
     pub fn partitions(&self) -> Vec<i32> {
-        self.inner().tenures.keys().copied().collect()
+        self.inner().assigned.iter().copied().collect()
+    }
+
+    fn assign(&self, partitions: Vec<i32>) {
+        let mut inner = self.inner();
+        inner.assigned.extend(&partitions);
+        inner.rebalances.push(Rebalance::Assigned(partitions));
+    }
+
+    fn revoke(&self, partitions: Vec<i32>) {
+        partitions.iter().for_each(|partition| self.end(*partition));
+        let mut inner = self.inner();
+        inner.assigned.retain(|partition| !partitions.contains(partition));
+        inner.rebalances.push(Rebalance::Revoked(partitions));
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -85,13 +99,12 @@ impl ConsumerContext for Assignment {
         let answered = match err {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 tracing::info!(partitions = ?listed, "partitions assigned");
-                self.inner().rebalances.push(Rebalance::Assigned(listed));
+                self.assign(listed);
                 consumer.incremental_assign(&TopicPartitionList::new())
             }
             _ => {
                 tracing::info!(partitions = ?listed, "partitions revoked");
-                listed.iter().for_each(|partition| self.end(*partition));
-                self.inner().rebalances.push(Rebalance::Revoked(listed));
+                self.revoke(listed);
                 release(consumer, partitions)
             }
         };

@@ -1,11 +1,19 @@
 //! Records on their way from the topic to one lane: copied once, out of the client's queue into one buffer per batch.
 
-use std::{ops::Range, sync::Arc, sync::atomic::AtomicBool, sync::atomic::Ordering};
+use std::{
+    ops::Range,
+    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
 
 use rdkafka::message::{Headers as _, Message};
 use shared::envelope::Headers;
 
-use crate::decode::Raw;
+use crate::{
+    decode::Raw,
+    topic_id::{self, TopicId},
+};
 
 /// Sizes of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -27,13 +35,20 @@ pub struct Tenure {
     pub epoch: i64,
     /// The source epoch that held at the claim.
     pub source_epoch: i32,
+    /// The topic that was claimed; unknown where brokers know no topic ids.
+    pub topic_id: Option<TopicId>,
     ended: AtomicBool,
 }
 
 impl Tenure {
     /// A tenure that has just begun.
-    pub fn new(partition: i32, epoch: i64, source_epoch: i32) -> Self {
-        Self { partition, epoch, source_epoch, ended: AtomicBool::new(false) }
+    pub fn new(partition: i32, epoch: i64, source_epoch: i32, topic_id: Option<TopicId>) -> Self {
+        Self { partition, epoch, source_epoch, topic_id, ended: AtomicBool::new(false) }
+    }
+
+    /// Whether the topic is another than the one that was claimed.
+    pub fn is_of_another(&self, topic_id: Option<&TopicId>) -> bool {
+        topic_id::differ(self.topic_id.as_ref().map(TopicId::as_str), topic_id)
     }
 
     /// Ends it; batches that carry it are abandoned.
@@ -56,6 +71,8 @@ pub struct Batch {
     pub records: Vec<Record>,
     /// The partitions, each once.
     pub parts: Vec<Part>,
+    /// A moment behind the poll of its last record; set when it is sent.
+    pub polled_at: Option<Instant>,
 }
 
 /// One partition of a batch.

@@ -6,7 +6,12 @@ use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
 use shared::config::{Common, Invalid, Secret, bytes_between, duration_between, mask_urls, secret_from};
 use sqlx::postgres::PgConnectOptions;
 
-use crate::{decode::Limits, kafka, projection::Projection};
+use crate::{
+    decode::Limits,
+    kafka,
+    projection::Projection,
+    verbs::{PositionArgs, SourceEpochArgs, UnblockArgs},
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -22,7 +27,7 @@ pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
 
-    /// Kafka brokers, host:port separated by commas; required but for `migrate`
+    /// Kafka brokers, host:port separated by commas; required but for `migrate` and `source-epoch`
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", global = true)]
     bootstrap_servers: Option<String>,
 
@@ -95,14 +100,27 @@ pub struct Args {
 }
 
 /// What the writer is asked to do.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Verb {
     /// Project the topic into the view until SIGTERM or SIGINT (the default)
     Run,
     /// Create or upgrade the schemas, tables and roles of the view; safe to start several times at once
     Migrate,
-    /// Show each partition's position, the end of the topic and what lies between
-    Position,
+    /// Show each partition's position, the end of the topic, what lies between and why a partition stands
+    Position(PositionArgs),
+    /// Let a partition go on that is `blocked` or `braked`: try its record again, or skip it
+    ///
+    /// Running writers go on within 5 s. Written to siteview.audit.
+    Unblock(UnblockArgs),
+    /// The source epoch: which source positions may be compared with each other
+    SourceEpoch(SourceEpochArgs),
+}
+
+impl Verb {
+    /// Whether it works on the database alone.
+    fn does_without_kafka(&self) -> bool {
+        matches!(self, Self::Migrate | Self::SourceEpoch(_))
+    }
 }
 
 fn count(min: u64, max: u64) -> RangedU64ValueParser<usize> {
@@ -142,7 +160,7 @@ impl Config {
             None => HashMap::new(),
         };
         let servers = args.bootstrap_servers.as_deref();
-        let kafka = kafka::client_settings(servers, properties, matches!(verb, Verb::Migrate))?;
+        let kafka = kafka::client_settings(servers, properties, verb.does_without_kafka())?;
         Ok(Self {
             verb,
             json: args.json,
@@ -199,8 +217,25 @@ mod tests {
         let url = "postgres://u:secret@h/d";
         assert!(matches!(config(&["--database-url", url]).expect("valid").verb, Verb::Run));
         let position = config(&["position", "--json", "--database-url", url]).expect("valid");
-        assert!(matches!(position.verb, Verb::Position) && position.json);
+        assert!(matches!(position.verb, Verb::Position(_)) && position.json);
         assert_eq!(position.group_of(3), "installed-apps-writer-g3");
+    }
+
+    #[test]
+    fn verbs_that_change_something_want_a_reason() {
+        for verb in [
+            &["position", "set", "--partition", "0", "--to", "7"][..],
+            &["unblock", "--partition", "0"],
+            &["source-epoch", "raise"],
+        ] {
+            let with =
+                |reason: &[&'static str]| config(&[verb, reason, &["--database-url", "postgres://h/d"]].concat());
+            for without in [with(&[]), with(&["--reason", " "])] {
+                let error = without.expect_err("refused");
+                assert!(error.contains("--reason"), "{error}");
+            }
+            assert!(with(&["--reason", "why"]).is_ok(), "{verb:?}");
+        }
     }
 
     #[test]

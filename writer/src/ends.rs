@@ -15,6 +15,8 @@ use rdkafka::{
     error::KafkaResult,
 };
 
+use crate::topic_id::{self, TopicId};
+
 /// How often the ends are sampled.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a broker may take to tell the ends of one partition.
@@ -31,6 +33,13 @@ pub struct Ends {
     pub high: i64,
 }
 
+impl Ends {
+    /// Whether a position lies in the log: at a record that is kept, or behind the newest.
+    pub fn hold(self, next_offset: i64) -> bool {
+        (self.low..=self.high).contains(&next_offset)
+    }
+}
+
 /// The ends of some partitions at one moment.
 #[derive(Debug, Clone)]
 pub struct Sample {
@@ -38,6 +47,15 @@ pub struct Sample {
     pub at: Timestamp,
     /// By partition.
     pub ends: HashMap<i32, Ends>,
+    /// The topic that the ends are of, asked for after them.
+    pub topic_id: Option<TopicId>,
+}
+
+impl Sample {
+    /// A sample that says nothing.
+    pub fn nothing() -> Self {
+        Self { at: Timestamp::now(), ends: HashMap::new(), topic_id: None }
+    }
 }
 
 /// Asks the broker for one partition's ends; blocks for up to five seconds.
@@ -46,11 +64,22 @@ pub fn fetch(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partiti
     Ok(Ends { low, high })
 }
 
-/// Samples the ends of these partitions; those that the broker does not tell are left out.
+/// Samples the ends of these partitions; those that the broker does not tell are left out, and all of them when nobody tells
+/// which topic they are of.
 pub fn sample(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partitions: &[i32]) -> Sample {
     let at = Timestamp::now();
-    let ends = partitions.iter().filter_map(|&p| fetch(consumer, topic, p).map(|ends| (p, ends)).ok()).collect();
-    Sample { at, ends }
+    let ends: HashMap<_, _> =
+        partitions.iter().filter_map(|&p| fetch(consumer, topic, p).map(|ends| (p, ends)).ok()).collect();
+    match ends.is_empty() {
+        true => Sample { at, ends, topic_id: None },
+        false => match topic_id::fetch(consumer, topic) {
+            Ok(topic_id) => Sample { at, ends, topic_id },
+            Err(error) => {
+                tracing::debug!(topic, error = %error, "the brokers do not tell the topic's id; a sample is left out");
+                Sample { at, ends: HashMap::new(), topic_id: None }
+            }
+        },
+    }
 }
 
 /// The samples that a lane has not reached yet, oldest first, and those just reached.
@@ -90,7 +119,7 @@ mod tests {
 
     fn sample(second: i64, high: i64) -> Arc<Sample> {
         let at = Timestamp::from_second(second).expect("a moment");
-        Arc::new(Sample { at, ends: HashMap::from([(0, Ends { low: 0, high })]) })
+        Arc::new(Sample { at, ends: HashMap::from([(0, Ends { low: 0, high })]), topic_id: None })
     }
 
     #[test]

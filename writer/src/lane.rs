@@ -3,9 +3,10 @@
 
 mod advance;
 mod claim;
+mod wait;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, mpsc::Sender},
     time::{Duration, Instant, SystemTime},
 };
@@ -26,21 +27,23 @@ use crate::{
     rejection::{Reason, Rejection},
     standing::Standing,
     store::{NextPosition, Store, TRANSACTION_MAX},
+    topic_watch::TopicWatch,
 };
+use wait::Wait;
 
 /// First and longest pause between attempts that the environment ends.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
-/// Pause before a claim that was lost is taken again: the group tells first when the partition went to another member.
-const RECLAIM_AFTER: Duration = Duration::from_secs(2);
-/// Shortest and longest pause before a create that waits for its old key's delete is looked at again; it waits longer the
-/// longer it has waited, since each look is a claim.
-const OLD_KEY_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// Pause before a claim that was lost is taken again: the group tells first when the partition went to another member. An
+/// operator's verb ends claims too and shall act within 5 s.
+const RECLAIM_AFTER: Duration = Duration::from_secs(1);
 
 /// What the source asks of a lane.
 #[derive(Debug)]
 pub enum Command {
     /// Take these partitions over.
     Claim(Vec<i32>),
+    /// See whether these, which stand, may be claimed again.
+    Look(Vec<i32>),
     /// Store this.
     Batch(Batch),
 }
@@ -55,7 +58,7 @@ pub enum LaneEvent {
         /// The view's position.
         next_offset: i64,
     },
-    /// All partitions of a [`Command::Claim`] have been told.
+    /// All partitions of a [`Command::Claim`] or [`Command::Look`] have been told.
     ClaimsDone {
         /// The lane's number.
         lane: usize,
@@ -107,8 +110,9 @@ pub struct Lane {
     events: Sender<LaneEvent>,
     newest_sample: watch::Receiver<Arc<Sample>>,
     samples: Samples,
+    topic: TopicWatch,
     positions: HashMap<i32, NextPosition>,
-    old_key_waits: HashMap<i32, (i64, Instant)>,
+    waits: HashMap<i32, Wait>,
 }
 
 impl Lane {
@@ -119,9 +123,10 @@ impl Lane {
         store: Store,
         events: Sender<LaneEvent>,
         newest_sample: watch::Receiver<Arc<Sample>>,
+        topic: TopicWatch,
     ) -> Self {
-        let (positions, old_key_waits) = (HashMap::new(), HashMap::new());
-        Self { number, shared, store, events, newest_sample, samples: Samples::default(), positions, old_key_waits }
+        let (samples, positions, waits) = (Samples::default(), HashMap::new(), HashMap::new());
+        Self { number, shared, store, events, newest_sample, samples, topic, positions, waits }
     }
 
     /// Works until the source closes the commands, or `hard_stop`: whatever is under way then is rolled back.
@@ -132,6 +137,7 @@ impl Lane {
                     biased;
                     command = commands.recv() => match command {
                         Some(Command::Claim(partitions)) => self.claim(partitions).await,
+                        Some(Command::Look(partitions)) => self.look(partitions).await,
                         Some(Command::Batch(batch)) => self.store_batch(batch).await,
                         None => return,
                     },
@@ -148,7 +154,10 @@ impl Lane {
     /// Tries until the batch is stored or nothing of it is this writer's any more.
     async fn store_batch(&mut self, batch: Batch) {
         let mut prepared = pipeline::prepare(&batch, &self.shared.projection, self.shared.limits);
+        let polled_at = batch.polled_at.unwrap_or_else(Instant::now);
         drop(batch);
+        let topic_id = self.topic.since(polled_at).await;
+        self.let_go_of_another_topic(prepared.parts(), topic_id.as_ref());
         let (started, mut pauses) = (Instant::now(), pauses());
         let mut positions = Vec::new();
         loop {
@@ -160,7 +169,7 @@ impl Lane {
                 Ok(stored) => {
                     positions = stored.positions.iter().map(|p| (p.tenure.partition, p.next_offset)).collect();
                     self.shared.metrics.batch(prepared.len_records(), started.elapsed());
-                    self.stored(stored);
+                    self.stored(stored).await;
                     break;
                 }
                 Err(error) => match error.disposition() {
@@ -177,10 +186,7 @@ impl Lane {
         if self.newest_sample.has_changed().unwrap_or(false) {
             self.take_sample();
         }
-        let waited = |(partition, (offset, since)): (&i32, &(i64, Instant))| {
-            (since.elapsed() >= self.shared.key_change_wait).then_some((*partition, *offset))
-        };
-        let waited_enough: HashSet<_> = self.old_key_waits.iter().filter_map(waited).collect();
+        let waited_enough = self.waited_enough();
         let context = Context { samples: &self.samples, waited_enough: &waited_enough };
         let storing = pipeline::store(&mut self.store, prepared, &context);
         let stored = tokio::time::timeout(TRANSACTION_MAX, storing).await;
@@ -191,7 +197,7 @@ impl Lane {
         stored
     }
 
-    fn stored(&mut self, stored: Stored) {
+    async fn stored(&mut self, stored: Stored) {
         let metrics = &self.shared.metrics;
         self.shared.standing.database_answers();
         for ((partition, outcome), count) in &stored.outcomes {
@@ -204,24 +210,17 @@ impl Lane {
         }
         for position in stored.positions {
             let partition = position.tenure.partition;
-            self.old_key_waits.retain(|waiting, (offset, _)| *waiting != partition || *offset >= position.next_offset);
+            self.end_wait(&position.tenure, position.next_offset, position.blocked.is_some()).await;
             self.positions.insert(partition, position);
         }
         for (partition, cut) in stored.cuts {
-            self.end(partition);
+            let Some(tenure) = self.end(partition) else { continue };
             match cut.why {
                 Stop::Rejected(rejection) => {
                     self.shared.standing.rejected(&self.shared.topic, partition, cut.offset, &rejection);
                     self.tell(LaneEvent::Blocked { partition });
                 }
-                Stop::AwaitsOldKey(old_key) => {
-                    let (_, since) = *self.old_key_waits.entry(partition).or_insert_with(|| {
-                        tracing::info!(partition, offset = cut.offset, %old_key, "a key change waits for its delete");
-                        (cut.offset, Instant::now())
-                    });
-                    let retry_after = since.elapsed().clamp(OLD_KEY_RETRY.0, OLD_KEY_RETRY.1);
-                    self.tell(LaneEvent::LetGo { partition, retry_after });
-                }
+                Stop::AwaitsOldKey(old_key) => self.wait_for(&tenure, cut.offset, &old_key).await,
             }
         }
     }
@@ -252,10 +251,10 @@ impl Lane {
         }
     }
 
-    fn end(&mut self, partition: i32) {
-        if let Some(position) = self.positions.remove(&partition) {
-            position.tenure.end();
-        }
+    fn end(&mut self, partition: i32) -> Option<Arc<Tenure>> {
+        let position = self.positions.remove(&partition)?;
+        position.tenure.end();
+        Some(position.tenure)
     }
 
     async fn pause(&mut self, error: &StoreError, pause: Option<Duration>) {

@@ -34,6 +34,9 @@ pub mod rejection;
 mod source;
 mod standing;
 pub mod store;
+pub mod topic_id;
+mod topic_watch;
+pub mod verbs;
 
 use std::{
     sync::{Arc, mpsc as blocking},
@@ -61,9 +64,10 @@ use crate::{
     error::StoreError,
     lane::{Lane, Shared},
     observe::Metrics,
-    source::{COMMANDS_MAX, Source},
+    source::{COMMANDS_MAX, Source, Surroundings},
     standing::Standing,
     store::Store,
+    topic_watch::TopicWatch,
 };
 
 /// Pause between attempts to find the generation at start.
@@ -139,6 +143,8 @@ impl Parts {
             .context("the Kafka client refuses its settings")?;
         let consumer = Arc::new(consumer);
         let (newest, newest_sample) = watch::channel(Arc::new(ends::sample(&consumer, &topic, &[])));
+        let topic_watch =
+            TopicWatch::start(Arc::clone(&consumer), Arc::clone(&topic)).context("no thread for the topic")?;
         let (events, lane_events) = blocking::channel();
         let shared = Arc::new(Shared {
             topic: Arc::clone(&topic),
@@ -149,21 +155,28 @@ impl Parts {
             standing: Arc::clone(standing),
             metrics,
         });
-        let owner = Arc::<str>::from(format!("{} pid {}", hostname(), std::process::id()));
+        let owner = Arc::<str>::from(process_name());
         let options = store::connect_options(&config.database, &format!("view_g{generation}"));
         let (mut lanes, mut commands, hard_stop) = (JoinSet::new(), Vec::new(), CancellationToken::new());
         for number in 0..config.lanes {
             let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
             let store = Store::new(options.clone(), Arc::clone(&topic), Arc::clone(&owner));
-            let lane = Lane::new(number, Arc::clone(&shared), store, events.clone(), newest_sample.clone());
+            let (events, samples) = (events.clone(), newest_sample.clone());
+            let lane = Lane::new(number, Arc::clone(&shared), store, events, samples, topic_watch.clone());
             lanes.spawn(lane.run(receiver, hard_stop.clone()));
             commands.push(sender);
         }
         let limits = BatchLimits { records_max: config.batch_records_max, bytes_max: config.batch_bytes_max };
         let links = commands.into_iter();
-        let source =
-            Source::new(Arc::clone(&consumer), Arc::clone(&topic), limits, links, lane_events, Arc::clone(standing));
-        let source = spawn_source(source, shutdown.clone())?;
+        let surroundings = Surroundings {
+            consumer: Arc::clone(&consumer),
+            topic: Arc::clone(&topic),
+            limits,
+            standing: Arc::clone(standing),
+            topic_watch,
+            newest_sample,
+        };
+        let source = spawn_source(Source::new(surroundings, links, lane_events), shutdown.clone())?;
         let sampler = tokio::spawn(sample_ends(consumer, topic, Arc::clone(standing), newest));
         Ok(Self { source, lanes, sampler, hard_stop })
     }
@@ -241,7 +254,9 @@ fn topic_exists(consumer: &TopicConsumer, topic: &str) -> Result<(), String> {
     }
 }
 
-fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+/// Host and process, for people: the owner of a position, the author of a change.
+fn process_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned());
+    format!("{host} pid {}", std::process::id())
 }

@@ -2,7 +2,13 @@
 
 use std::process::ExitCode;
 
-use writer::config::{Config, Verb};
+use writer::{
+    config::{Config, Verb},
+    verbs::{self, PositionArgs, PositionVerb, Refused, SourceEpochArgs, SourceEpochVerb},
+};
+
+/// Exit code of bad usage, as clap's.
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let config: Config = shared::config::load(Config::new);
@@ -21,7 +27,7 @@ fn main() -> ExitCode {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     shared::telemetry::init(&config.common);
-    match config.verb {
+    match &config.verb {
         Verb::Run => {
             let metrics = shared::telemetry::metrics();
             let shutdown = shared::shutdown::on_signals();
@@ -30,11 +36,27 @@ async fn run(config: Config) -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Migrate => writer::migrate::run(&config).await,
-        Verb::Position => writer::position::run(&config).await,
+        Verb::Position(PositionArgs { verb: None }) => writer::position::run(&config).await,
+        Verb::Position(PositionArgs { verb: Some(PositionVerb::Set(args)) }) => {
+            verbs::position_set(&config, args).await
+        }
+        Verb::Unblock(args) => verbs::unblock(&config, args).await,
+        Verb::SourceEpoch(SourceEpochArgs { verb: SourceEpochVerb::Raise(why) }) => {
+            verbs::source_epoch_raise(&config, why).await
+        }
     }
 }
 
 fn fatal(error: &anyhow::Error) -> ExitCode {
+    if let Some(refused) = error.downcast_ref::<Refused>() {
+        return refuse(refused);
+    }
     tracing::error!(error = format!("{error:#}"), "the writer cannot go on");
     ExitCode::FAILURE
+}
+
+#[expect(clippy::print_stderr, reason = "answers a command as the refusal of its arguments does")]
+fn refuse(refused: &Refused) -> ExitCode {
+    eprintln!("error: {refused}");
+    ExitCode::from(USAGE)
 }

@@ -1,5 +1,7 @@
 //! `writer position`: where the view stands, partition by partition.
 
+use std::collections::{BTreeMap, HashMap};
+
 use anyhow::Context as _;
 use rdkafka::{
     ClientConfig,
@@ -10,9 +12,11 @@ use sqlx::ConnectOptions;
 
 use crate::{
     config::Config,
-    ends,
+    ends::{self, Ends},
     error::StoreError,
     store::{self, BlockedState, PositionRow},
+    topic_id::{self, TopicId},
+    verbs::Refused,
 };
 
 /// How long the brokers may take to tell the topic's partitions.
@@ -20,7 +24,7 @@ const METADATA_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// One line of the answer; with `--json` an array of these.
 #[derive(Debug, Serialize)]
-struct Line {
+pub(crate) struct Line {
     topic: String,
     partition: i32,
     generation: i32,
@@ -34,9 +38,12 @@ struct Line {
     /// Changes up to this moment are contained.
     as_of: Option<String>,
     state: String,
-    /// Why it is blocked.
+    /// Why it stands, or what it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
 }
 
 /// Prints the positions as a table, or with `--json` as an array.
@@ -49,58 +56,111 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     let options = store::connect_options(&config.database, &format!("view_g{generation}"));
     let mut connection = options.connect().await.context("the database")?;
     let rows = PositionRow::all(&mut connection, &config.topic).await?;
-    let (settings, topic) = (config.clone(), config.topic.clone());
-    let ends = tokio::task::spawn_blocking(move || all_ends(&settings)).await??;
-    let mut partitions: Vec<i32> = ends.keys().copied().chain(rows.iter().map(|row| row.partition)).collect();
+    let topic = Topic::ask(config).await?;
+    let mut partitions: Vec<i32> = topic.ends.keys().copied().chain(rows.iter().map(|row| row.partition)).collect();
     partitions.sort_unstable();
     partitions.dedup();
-    let lines: Vec<Line> = partitions
-        .into_iter()
-        .map(|partition| {
-            let row = rows.iter().find(|row| row.partition == partition);
-            line(&topic, partition, generation, row, ends.get(&partition).copied().flatten())
-        })
-        .collect();
-    print(&lines, config.json)
+    let line = |partition| {
+        let row = rows.iter().find(|row| row.partition == partition);
+        Line::new(&config.topic, partition, generation, row, &topic)
+    };
+    print(&partitions.into_iter().map(line).collect::<Vec<_>>(), config.json)
 }
 
-fn all_ends(config: &Config) -> anyhow::Result<std::collections::HashMap<i32, Option<ends::Ends>>> {
-    let mut client = ClientConfig::new();
-    client.extend(config.kafka.clone());
-    client.set("isolation.level", "read_committed").set("allow.auto.create.topics", "false");
-    let consumer: BaseConsumer<DefaultConsumerContext> = client.create().context("the Kafka client")?;
-    let metadata = consumer.fetch_metadata(Some(&config.topic), METADATA_MAX).context("the brokers do not answer")?;
-    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id());
-    Ok(partitions.map(|partition| (partition, ends::fetch(&consumer, &config.topic, partition).ok())).collect())
+/// The topic as the brokers tell it now.
+pub(crate) struct Topic {
+    /// By partition; none where the broker does not tell.
+    ends: BTreeMap<i32, Option<Ends>>,
+    /// Which topic the name stands for.
+    pub(crate) topic_id: Option<TopicId>,
 }
 
-fn line(topic: &str, partition: i32, generation: i32, row: Option<&PositionRow>, ends: Option<ends::Ends>) -> Line {
-    let lag = row.zip(ends).map(|(row, ends)| (ends.high - row.next_offset).max(0));
-    Line {
-        topic: topic.to_owned(),
-        partition,
-        generation,
-        next_offset: row.map(|row| row.next_offset),
-        high_watermark: ends.map(|ends| ends.high),
-        lag,
-        epoch: row.map(|row| row.epoch),
-        as_of: row.and_then(|row| row.as_of.clone()),
-        state: state(row, ends, lag),
-        reason: row.and_then(|row| row.blocked_reason.clone()),
+impl Topic {
+    /// Asks. A topic that does not exist has no partitions.
+    pub(crate) async fn ask(config: &Config) -> anyhow::Result<Self> {
+        let (settings, topic) = (config.kafka.clone(), config.topic.clone());
+        tokio::task::spawn_blocking(move || Self::ask_blocking(settings, &topic)).await?
+    }
+
+    fn ask_blocking(settings: HashMap<String, String>, topic: &str) -> anyhow::Result<Self> {
+        let mut client = ClientConfig::new();
+        client.extend(settings);
+        client.set("isolation.level", "read_committed").set("allow.auto.create.topics", "false");
+        let consumer: BaseConsumer<DefaultConsumerContext> = client.create().context("the Kafka client")?;
+        let metadata = consumer.fetch_metadata(Some(topic), METADATA_MAX).context("the brokers do not answer")?;
+        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id());
+        let ends: BTreeMap<_, _> =
+            partitions.map(|partition| (partition, ends::fetch(&consumer, topic, partition).ok())).collect();
+        let topic_id = match ends.is_empty() {
+            true => None,
+            false => topic_id::fetch(&consumer, topic).context("the brokers do not tell the topic's id")?,
+        };
+        Ok(Self { ends, topic_id })
+    }
+
+    /// What a partition holds. Errors: it does not exist, or its broker does not answer.
+    pub(crate) fn partition(&self, topic: &str, partition: i32) -> anyhow::Result<Ends> {
+        if self.ends.is_empty() {
+            return Err(Refused(format!("the topic {topic} does not exist; check WRITER_TOPIC")).into());
+        }
+        let known = self.ends.get(&partition);
+        let last = self.ends.keys().next_back().copied().unwrap_or_default();
+        let unknown = || Refused(format!("--partition {partition}: the topic {topic} has the partitions 0 to {last}"));
+        known.ok_or_else(unknown)?.with_context(|| format!("the broker of partition {partition} does not answer"))
+    }
+}
+
+impl Line {
+    /// What row and topic say of a partition.
+    pub(crate) fn new(
+        topic_name: &str,
+        partition: i32,
+        generation: i32,
+        row: Option<&PositionRow>,
+        topic: &Topic,
+    ) -> Self {
+        let ends = topic.ends.get(&partition).copied().flatten();
+        let lag = row.zip(ends).map(|(row, ends)| (ends.high - row.next_offset).max(0));
+        Self {
+            topic: topic_name.to_owned(),
+            partition,
+            generation,
+            next_offset: row.map(|row| row.next_offset),
+            high_watermark: ends.map(|ends| ends.high),
+            lag,
+            epoch: row.map(|row| row.epoch),
+            as_of: row.and_then(|row| row.as_of.clone()),
+            state: state(row, ends, topic.topic_id.as_ref()),
+            reason: row.and_then(|row| row.reason.clone()),
+            since: row.and_then(|row| row.since.clone()),
+        }
     }
 }
 
 /// What the writer says of a partition that stands goes before what is seen from here.
-fn state(row: Option<&PositionRow>, ends: Option<ends::Ends>, lag: Option<i64>) -> String {
-    let blocked = row.and_then(|row| row.blocked_state.as_deref());
-    let outside = row.zip(ends).is_some_and(|(row, ends)| !(ends.low..=ends.high).contains(&row.next_offset));
-    let state = match blocked {
+fn state(row: Option<&PositionRow>, ends: Option<Ends>, topic_id: Option<&TopicId>) -> String {
+    let stands = row.and_then(|row| row.blocked_state.as_deref());
+    let changed = row.is_some_and(|row| topic_id::differ(row.topic_id.as_deref(), topic_id));
+    let outside = row.zip(ends).is_some_and(|(row, ends)| !ends.hold(row.next_offset));
+    let at_end = row.zip(ends).is_some_and(|(row, ends)| ends.high == row.next_offset);
+    let state = match stands {
         Some(state) => state,
+        None if changed => BlockedState::TopicChanged.as_str(),
         None if outside => BlockedState::OutOfRange.as_str(),
-        None if lag == Some(0) => "caught-up",
+        None if at_end => "caught-up",
         None => "running",
     };
     state.to_owned()
+}
+
+/// Prints one row: as the table of `position` does, or with `--json` as one object.
+#[expect(clippy::print_stdout, reason = "a verb answers on standard output")]
+pub(crate) fn print_row(line: &Line, json: bool) -> anyhow::Result<()> {
+    match json {
+        true => println!("{}", serde_json::to_string(line)?),
+        false => print(std::slice::from_ref(line), false)?,
+    }
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "a verb answers on standard output")]
@@ -110,13 +170,13 @@ fn print(lines: &[Line], json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     println!(
-        "{:>9} {:>12} {:>14} {:>10} {:>6} {:<12} as of",
+        "{:>9} {:>12} {:>14} {:>10} {:>6} {:<13} as of",
         "partition", "next offset", "high watermark", "lag", "epoch", "state"
     );
     let number = |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     for line in lines {
         println!(
-            "{:>9} {:>12} {:>14} {:>10} {:>6} {:<12} {}{}",
+            "{:>9} {:>12} {:>14} {:>10} {:>6} {:<13} {}",
             line.partition,
             number(line.next_offset),
             number(line.high_watermark),
@@ -124,8 +184,10 @@ fn print(lines: &[Line], json: bool) -> anyhow::Result<()> {
             number(line.epoch),
             line.state,
             line.as_of.as_deref().unwrap_or("-"),
-            line.reason.as_ref().map(|reason| format!("  {reason}")).unwrap_or_default(),
         );
+        if let Some(reason) = &line.reason {
+            println!("{:>9} since {}: {reason}", "", line.since.as_deref().unwrap_or("-"));
+        }
     }
     Ok(())
 }
@@ -133,20 +195,24 @@ fn print(lines: &[Line], json: bool) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ends::Ends;
 
     #[test]
     fn states_are_named() {
-        let row = |next_offset, blocked: Option<&str>| PositionRow {
+        let (here, there) = (TopicId::sample(1), TopicId::sample(2));
+        let of = |next_offset, blocked: Option<&str>, id: &TopicId| PositionRow {
             partition: 0,
             next_offset,
             epoch: 1,
+            source_epoch: 0,
             as_of: None,
             owner: String::new(),
+            topic_id: Some(id.as_str().to_owned()),
             blocked_offset: None,
             blocked_state: blocked.map(str::to_owned),
-            blocked_reason: blocked.map(|_| "invalid-json".to_owned()),
+            reason: blocked.map(|_| "invalid-json".to_owned()),
+            since: None,
         };
+        let row = |next_offset, blocked| of(next_offset, blocked, &here);
         let ends = Some(Ends { low: 10, high: 20 });
         for (row, ends, expected) in [
             (Some(row(15, None)), ends, "running"),
@@ -156,10 +222,12 @@ mod tests {
             (Some(row(9, None)), ends, "out-of-range"),
             (Some(row(21, None)), ends, "out-of-range"),
             (Some(row(0, Some("topic-changed"))), ends, "topic-changed"),
+            (Some(of(15, None, &there)), ends, "topic-changed"),
             (None, ends, "running"),
             (Some(row(15, None)), None, "running"),
         ] {
-            assert_eq!(line("t", 0, 1, row.as_ref(), ends).state, expected);
+            let topic = Topic { ends: BTreeMap::from([(0, ends)]), topic_id: Some(here.clone()) };
+            assert_eq!(Line::new("t", 0, 1, row.as_ref(), &topic).state, expected);
         }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Offsets are committed to the group after the view has them, as a hint for lag tools; nothing here reads them.
 
+mod claims;
 mod lanes;
 
 use std::{
@@ -22,17 +23,20 @@ use rdkafka::{
     message::BorrowedMessage,
     types::RDKafkaErrorCode,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use claims::{LOOK_INTERVAL, lies_outside};
 pub use lanes::COMMANDS_MAX;
 use lanes::{LaneLink, STALL_MAX};
 
 use crate::{
     assignment::{Rebalance, TopicConsumer},
     batch::{BatchLimits, Tenure},
+    ends::Sample,
     lane::{Command, LaneEvent},
     standing::Standing,
+    topic_watch::TopicWatch,
 };
 
 /// How long the thread waits for records when there is nothing else to do.
@@ -54,8 +58,27 @@ pub struct Source {
     events: Receiver<LaneEvent>,
     partitions: HashMap<i32, State>,
     standing: Arc<Standing>,
+    topic_watch: TopicWatch,
+    newest_sample: watch::Receiver<Arc<Sample>>,
     stored: HashMap<i32, i64>,
     housekept_at: Instant,
+    outside_since: Option<Instant>,
+}
+
+/// What a source works with beside its lanes.
+pub struct Surroundings {
+    /// The client.
+    pub consumer: Arc<TopicConsumer>,
+    /// Name of the topic.
+    pub topic: Arc<str>,
+    /// Sizes of batches.
+    pub limits: BatchLimits,
+    /// What operators see.
+    pub standing: Arc<Standing>,
+    /// Asked for each batch.
+    pub topic_watch: TopicWatch,
+    /// The ends of the partitions in hand.
+    pub newest_sample: watch::Receiver<Arc<Sample>>,
 }
 
 enum State {
@@ -64,8 +87,8 @@ enum State {
     /// A lane is claiming it.
     Claiming,
     Running(Running),
-    /// Stands at a record until the writer is restarted or the partition goes to another member.
-    Blocked,
+    /// Stands; to be looked at again at this time, whether an operator or the log has changed that.
+    Blocked(Instant),
 }
 
 struct Running {
@@ -79,17 +102,25 @@ struct Running {
 impl Source {
     /// A source that feeds these lanes.
     pub fn new(
-        consumer: Arc<TopicConsumer>,
-        topic: Arc<str>,
-        limits: BatchLimits,
+        surroundings: Surroundings,
         lanes: impl Iterator<Item = mpsc::Sender<Command>>,
         events: Receiver<LaneEvent>,
-        standing: Arc<Standing>,
     ) -> Self {
-        let lanes = lanes.map(LaneLink::new).collect();
-        let (partitions, stored) = (HashMap::new(), HashMap::new());
-        let housekept_at = Instant::now();
-        Self { consumer, topic, limits, lanes, events, partitions, standing, stored, housekept_at }
+        let Surroundings { consumer, topic, limits, standing, topic_watch, newest_sample } = surroundings;
+        Self {
+            consumer,
+            topic,
+            limits,
+            lanes: lanes.map(LaneLink::new).collect(),
+            events,
+            partitions: HashMap::new(),
+            standing,
+            topic_watch,
+            newest_sample,
+            stored: HashMap::new(),
+            housekept_at: Instant::now(),
+            outside_since: None,
+        }
     }
 
     /// Polls until shutdown, then lets the lanes finish what they have and leaves the group. Errors are the client's fatal
@@ -109,7 +140,10 @@ impl Source {
             let drained = message.is_none();
             match message {
                 Some(Ok(message)) => accept(&mut self.lanes, &mut self.partitions, &message),
-                Some(Err(error)) => self.standing.client_error(fatal(error)?),
+                Some(Err(error)) => match fatal(error)? {
+                    error if lies_outside(&error) => self.outside_since = Some(Instant::now()),
+                    error => self.standing.client_error(error),
+                },
                 None => {}
             }
             self.dispatch(drained);
@@ -159,7 +193,7 @@ impl Source {
             LaneEvent::LetGo { partition, retry_after } => {
                 self.let_go(partition, State::Unclaimed(Instant::now() + retry_after))
             }
-            LaneEvent::Blocked { partition } => self.let_go(partition, State::Blocked),
+            LaneEvent::Blocked { partition } => self.let_go(partition, State::Blocked(Instant::now() + LOOK_INTERVAL)),
         }
     }
 
@@ -180,7 +214,6 @@ impl Source {
             return;
         }
         self.consumer.context().begin(&tenure);
-        tracing::info!(partition, next_offset, epoch = tenure.epoch, "partition taken");
         self.partitions.insert(partition, State::Running(Running { tenure, next_offset, settled: false }));
         self.settle();
     }
@@ -206,32 +239,13 @@ impl Source {
         self.lanes[number].filling.records.retain(|record| record.partition != partition);
     }
 
-    /// Sends each lane that is not claiming already the list of its partitions that are due.
-    fn claim_due(&mut self) {
-        let now = Instant::now();
-        let count = self.lanes.len();
-        for (number, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| !lane.claiming) {
-            let of_lane = |(partition, _): &(&i32, &mut State)| **partition as usize % count == number;
-            let mut due = Vec::new();
-            for (partition, state) in self.partitions.iter_mut().filter(of_lane) {
-                if matches!(state, State::Unclaimed(at) if *at <= now) {
-                    *state = State::Claiming;
-                    due.push(*partition);
-                }
-            }
-            if !due.is_empty() {
-                lane.claiming = true;
-                lane.send(Command::Claim(due));
-            }
-        }
-    }
-
     /// Commits offsets, and moves positions past markers behind which no record came.
     fn keep_house(&mut self) {
         if self.housekept_at.elapsed() < COMMIT_INTERVAL {
             return;
         }
         self.housekept_at = Instant::now();
+        self.let_go_outside();
         self.settle();
         for number in 0..self.lanes.len() {
             if self.lanes[number].in_hand == 0 {

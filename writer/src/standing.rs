@@ -8,7 +8,7 @@ use std::{
 use rdkafka::error::KafkaError;
 use shared::admin::{Condition, Readiness};
 
-use crate::{error::StoreError, observe::Metrics, rejection::Rejection};
+use crate::{error::StoreError, observe::Metrics, rejection::Rejection, store::Blocked};
 
 /// The writer's conditions. Having partitions is none of them: a standby is ready.
 #[derive(Debug)]
@@ -80,10 +80,11 @@ impl Standing {
         self.blocked(partition, format!("partition {partition} at offset {offset}: {rejection}"));
     }
 
-    /// A partition's position lies outside the log.
-    pub fn out_of_range(&self, topic: &str, partition: i32, offset: i64, why: &str) {
-        tracing::error!(topic, partition, offset, why, "partition blocked: the position lies outside the log");
-        self.blocked(partition, format!("partition {partition} at offset {offset}: {why}"));
+    /// A claim found that the partition stands.
+    pub fn stands(&self, topic: &str, partition: i32, blocked: &Blocked) {
+        let (state, offset, reason) = (blocked.state.as_str(), blocked.offset, &blocked.reason);
+        tracing::error!(topic, partition, offset, state, reason, "partition stands until an operator moves it");
+        self.blocked(partition, format!("partition {partition} at offset {offset}: {state}: {reason}"));
     }
 
     /// A partition went to another member, or is claimed anew.

@@ -5,7 +5,9 @@
 //! `IDLE_TRANSACTION_MAX`, a lock is waited for no longer than `LOCK_WAIT_MAX`.
 
 mod claim;
+mod operate;
 mod read;
+mod wait;
 mod write;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -15,13 +17,16 @@ use shared::ids::SiteId;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 
 pub use claim::{Claim, active_generation};
+pub use operate::{Audit, Operation};
 pub use read::PositionRow;
 
 use crate::{
     batch::{Part, Tenure},
+    ends::Ends,
     error::StoreError,
     fold::Site,
     plan::{Documents, Plan},
+    topic_id::TopicId,
 };
 
 /// How long the server lets a transaction of this writer stand idle: a writer frozen inside its transaction loses it, and its
@@ -82,6 +87,13 @@ pub enum BlockedState {
 }
 
 impl BlockedState {
+    const ALL: [Self; 4] = [Self::Blocked, Self::Braked, Self::OutOfRange, Self::TopicChanged];
+
+    /// The state of that text.
+    pub fn of(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
     /// The text that outsiders see.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -179,10 +191,19 @@ impl Transaction<'_> {
         write::positions(&mut self.inner, &self.topic, positions).await
     }
 
-    /// Takes partitions over: raises their epochs and gives where to go on. Partitions without a position start at the offset
-    /// given for them.
-    pub async fn claim(&mut self, starts: &[(i32, Option<i64>)]) -> Result<Vec<Claim>, StoreError> {
-        claim::claim(&mut self.inner, &self.topic, &self.owner, starts).await
+    /// Takes partitions over: raises their epochs and gives where to go on, in ascending order. Partitions without a position
+    /// start where their log does. One that may not go on stands, and its position says how.
+    pub async fn claim(
+        &mut self,
+        partitions: &[(i32, Ends)],
+        topic_id: Option<&TopicId>,
+    ) -> Result<Vec<Claim>, StoreError> {
+        claim::claim(&mut self.inner, &self.topic, &self.owner, partitions, topic_id).await
+    }
+
+    /// Notes, for people, what the partition of this claim waits for while it runs; `None` when it waits no longer.
+    pub async fn note_wait(&mut self, tenure: &Tenure, waits_for: Option<&str>) -> Result<(), StoreError> {
+        wait::note(&mut self.inner, &self.topic, tenure, waits_for).await
     }
 
     /// Makes everything durable at once.

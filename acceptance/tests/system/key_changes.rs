@@ -134,7 +134,7 @@ fn changed_again(create: &Record) -> Result<[Vec<Record>; 2]> {
 }
 
 /// Gives records of another source ids that do not meet those of the first; partitions stay, ids are opaque.
-fn rename(records: &mut [Record], prefix: &str) {
+pub(crate) fn rename(records: &mut [Record], prefix: &str) {
     for record in records {
         let id = format!("{prefix}{}", record.site_id);
         record.key = record.key.replace(&record.site_id, &id);

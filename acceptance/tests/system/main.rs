@@ -4,14 +4,18 @@
 //! binary `restarts`, with servers of their own.
 
 mod absent_parts;
+mod added_partitions;
 mod answers;
 mod blocked_partitions;
+mod changed_topics;
 mod checker;
 mod freshness;
 mod frozen_writer;
 mod key_changes;
 mod killed_writers;
 mod look_ups;
+mod operate;
+mod states;
 mod stops;
 mod tail_of_the_log;
 

@@ -16,6 +16,10 @@ impl Lane {
     pub(super) async fn advance_as_of(&mut self) {
         let sample = self.take_sample();
         self.positions.retain(|_, position| !position.tenure.has_ended());
+        if !sample.ends.is_empty() {
+            let parts: Vec<Part> = self.positions.values().map(NextPosition::as_part).collect();
+            self.let_go_of_another_topic(&parts, sample.topic_id.as_ref());
+        }
         let mut advanced = Vec::new();
         for (partition, position) in &self.positions {
             if let Some(ends) = sample.ends.get(partition) {

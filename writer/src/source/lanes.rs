@@ -121,6 +121,9 @@ impl Source {
             running.next_offset = position;
         }
         if !batch.is_empty() {
+            let polled_at = Instant::now();
+            batch.polled_at = Some(polled_at);
+            self.topic_watch.demand(polled_at);
             self.lanes[number].in_hand += 1;
             self.lanes[number].send(Command::Batch(batch));
         }

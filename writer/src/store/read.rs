@@ -25,8 +25,10 @@ const SITES: &str = r#"
 const DOCUMENTS: &str = "select site_id, document from site_apps where site_id = any($1) and document is not null";
 
 const POSITIONS: &str = r#"
-    select partition, next_offset, epoch, as_of::text as as_of, owner, blocked_offset, blocked_state, blocked_reason
-    from position where topic = $1 order by partition"#;
+    select partition, next_offset, epoch, source_epoch, as_of::text as as_of, owner, topic_id, blocked_offset,
+           blocked_state, coalesce(blocked_reason, waits_for) as reason,
+           (case when blocked_state is null then waits_since else blocked_since end)::text as since
+    from position where topic = $1 and ($2::int[] is null or partition = any($2)) order by partition"#;
 
 pub(super) async fn lock_positions(
     connection: &mut PgConnection,
@@ -102,19 +104,38 @@ pub struct PositionRow {
     pub epoch: i64,
     /// Changes up to this moment are contained.
     pub as_of: Option<String>,
+    /// Positions of different source epochs are not compared.
+    pub source_epoch: i32,
     /// Who took the partition last.
     pub owner: String,
+    /// The topic that the position is of; unknown for brokers without topic ids.
+    pub topic_id: Option<String>,
     /// Offset of the record at which the partition stands.
     pub blocked_offset: Option<i64>,
     /// How it stands; one of the texts of [`super::BlockedState`].
     pub blocked_state: Option<String>,
-    /// Why it stands.
-    pub blocked_reason: Option<String>,
+    /// Why it stands, or what it waits for.
+    pub reason: Option<String>,
+    /// Since when.
+    pub since: Option<String>,
 }
 
 impl PositionRow {
     /// All positions of a topic, by partition.
     pub async fn all(connection: &mut PgConnection, topic: &str) -> Result<Vec<Self>, StoreError> {
-        Ok(sqlx::query_as(POSITIONS).bind(topic).fetch_all(connection).await?)
+        Self::read(connection, topic, None).await
+    }
+
+    /// The positions of these partitions, by partition; those without one are left out.
+    pub async fn of(connection: &mut PgConnection, topic: &str, partitions: &[i32]) -> Result<Vec<Self>, StoreError> {
+        Self::read(connection, topic, Some(partitions)).await
+    }
+
+    async fn read(
+        connection: &mut PgConnection,
+        topic: &str,
+        partitions: Option<&[i32]>,
+    ) -> Result<Vec<Self>, StoreError> {
+        Ok(sqlx::query_as(POSITIONS).bind(topic).bind(partitions).fetch_all(connection).await?)
     }
 }
