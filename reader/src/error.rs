@@ -44,6 +44,8 @@ pub(crate) enum Error {
     Overloaded(usize),
     #[error("no database can answer at the moment")]
     NoReplica,
+    #[error("no replica has the position that the request asks for")]
+    PositionNotReached,
     #[error("no answer within {}", humantime::format_duration(*.0))]
     DeadlineExceeded(std::time::Duration),
     #[error("the database refused the look-up")]
@@ -70,6 +72,7 @@ impl Error {
             Error::HeadersTooLarge(_) => Kind::HeadersTooLarge,
             Error::Overloaded(_) => Kind::Overloaded,
             Error::NoReplica => Kind::NoReplica,
+            Error::PositionNotReached => Kind::PositionNotReached,
             Error::DeadlineExceeded(_) => Kind::DeadlineExceeded,
             Error::Database(_) | Error::Document(_) | Error::Panicked => Kind::Internal,
         }
@@ -84,6 +87,9 @@ impl Error {
         Problem::new(self.kind(), detail).with_request_id(request_id)
     }
 }
+
+/// Reason of a retry: the tables of the generation that was asked are gone.
+pub(crate) const GENERATION: &str = "generation";
 
 /// What to do about an error of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +117,7 @@ fn by_state(code: &SqlState) -> Disposition {
         "57014" => Disposition::Retry("cancelled"),
         "57P01" | "57P02" | "57P03" | "57P04" | "57P05" => Disposition::Retry("shutdown"),
         // The generation was dropped, or its tables changed under a prepared statement: the next sample knows better.
-        "3F000" | "42P01" | "0A000" | "26000" => Disposition::Retry("generation"),
+        "3F000" | "42P01" | "0A000" | "26000" => Disposition::Retry(GENERATION),
         state if state.starts_with("08") || state.starts_with("53") || state.starts_with("58") => {
             Disposition::Retry("resources")
         }

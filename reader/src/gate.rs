@@ -5,7 +5,7 @@
 //! route        the path is known, the method is taken  404, 405
 //! concurrency  a permit is free, none is waited for    503
 //! deadline     the rest ends in time                   504
-//! freshness    demands on position and version         400
+//! freshness    demands on position and version         400, 503
 //! handler      the look-up                             200, 400, 404, …
 //! ```
 
@@ -35,7 +35,8 @@ pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Bo
     let (route, variables) = Route::of(head.uri.path());
     let result = match admit(app, &head, route) {
         Ok(_permit) => {
-            let call = Call { app, uri: &head.uri, headers: &head.headers, variables, body: &mut body };
+            let demanded = None;
+            let call = Call { app, uri: &head.uri, headers: &head.headers, variables, body: &mut body, demanded };
             in_time(app.config.request_time_max, route, call).await
         }
         Err(error) => Err(error),
@@ -75,7 +76,7 @@ fn admit<'a>(
 /// Freshness and handler, within the deadline; a panic of a handler is its request's error and no other's.
 async fn in_time(limit: Duration, route: Route, mut call: Call<'_>) -> Result<Answer, Error> {
     let handled = async {
-        freshness(call.headers)?;
+        call.demanded = demanded_position(call.headers)?;
         route.answer(&mut call).await
     };
     match tokio::time::timeout(limit, AssertUnwindSafe(handled).catch_unwind()).await {
@@ -85,19 +86,18 @@ async fn in_time(limit: Duration, route: Route, mut call: Call<'_>) -> Result<An
     }
 }
 
-/// Checks the form of what a request demands of the view's position.
-fn freshness(headers: &HeaderMap) -> Result<(), Error> {
+/// The position that a request demands; checks the form of a demanded version too.
+fn demanded_position(headers: &HeaderMap) -> Result<Option<Position>, Error> {
     const MIN_POSITION: HeaderName = HeaderName::from_static("projection-min-position");
     const MIN_VERSION: HeaderName = HeaderName::from_static("projection-min-version");
-    if let Some(value) = headers.get(MIN_POSITION) {
-        value.to_str().ok().and_then(Position::parse).ok_or(Error::InvalidPosition)?;
-    }
     if let Some(value) = headers.get(MIN_VERSION) {
         let why = "is not a whole number from 0";
         let invalid = Error::InvalidParameter { name: "Projection-Min-Version", why };
         value.to_str().ok().and_then(number::<i64>).ok_or(invalid)?;
     }
-    Ok(())
+    let position = headers.get(MIN_POSITION);
+    let parse = |value: &HeaderValue| value.to_str().ok().and_then(Position::parse).ok_or(Error::InvalidPosition);
+    position.map(parse).transpose()
 }
 
 /// The headers that every answer has.

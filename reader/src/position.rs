@@ -31,24 +31,46 @@ pub(crate) struct PartitionPosition {
 pub(crate) struct Sample {
     /// The active generation.
     pub(crate) generation: Generation,
+    /// The highest number served so far: after a rollback the active generation's is lower.
+    newest_served: Generation,
     /// How far replay is behind what the replica has received; zero on a primary.
     pub(crate) lag: Duration,
     pub(crate) taken_at: Instant,
     all: Claim,
     partitions: Vec<(i32, Claim)>,
+    offsets: Vec<(i32, i64)>,
 }
 
 impl Sample {
     /// Renders the headers once; answers only clone them.
-    pub(crate) fn new(generation: Generation, mut positions: Vec<PartitionPosition>, lag: Duration) -> Self {
+    pub(crate) fn new(
+        generation: Generation,
+        newest_served: Generation,
+        mut positions: Vec<PartitionPosition>,
+        lag: Duration,
+    ) -> Self {
         positions.sort_unstable_by_key(|p| p.partition);
         Self {
             generation,
+            newest_served,
             lag,
             taken_at: Instant::now(),
             all: claim(generation, &positions),
             partitions: positions.iter().map(|p| (p.partition, claim(generation, std::slice::from_ref(p)))).collect(),
+            offsets: positions.iter().map(|p| (p.partition, p.next_offset)).collect(),
         }
+    }
+
+    /// Whether what is read after this sample contains what a client has seen at that position.
+    ///
+    /// Offsets are of the same topic in every generation, so those of one that was served before count as they are. One
+    /// that this replica has not seen in service yet, and a partition that it does not know, are not reached.
+    pub(crate) fn reaches(&self, position: &Position) -> bool {
+        let has = |(partition, next_offset): &(i32, i64)| {
+            let found = self.offsets.binary_search_by_key(partition, |(p, _)| *p);
+            found.is_ok_and(|index| self.offsets[index].1 >= *next_offset)
+        };
+        position.generation <= self.newest_served && position.offsets.iter().all(has)
     }
 
     /// The claim of an answer about one site, whose row names its partition.
@@ -124,7 +146,7 @@ mod tests {
     #[test]
     fn a_claim_names_sorted_partitions_and_the_oldest_moment() {
         let positions = vec![at(2, 7, Some(1_700_000_000_500_000)), at(0, 5, Some(1_700_000_000_000_000))];
-        let sample = Sample::new(3, positions, Duration::ZERO);
+        let sample = Sample::new(3, 3, positions, Duration::ZERO);
         assert_eq!(texts(&sample.of_all()), ("3/0:5,2:7", "2023-11-14T22:13:20Z"));
         assert_eq!(texts(&sample.of_partition(2)), ("3/2:7", "2023-11-14T22:13:20.5Z"));
         assert_eq!(texts(&sample.of_partition(1)), ("3/1:0", "1970-01-01T00:00:00Z"));
@@ -132,9 +154,27 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_claimed_as_nothing() {
-        let sample = Sample::new(1, vec![at(0, 5, None), at(1, 6, Some(1))], Duration::ZERO);
+        let sample = Sample::new(1, 1, vec![at(0, 5, None), at(1, 6, Some(1))], Duration::ZERO);
         assert_eq!(texts(&sample.of_all()), ("1/0:5,1:6", "1970-01-01T00:00:00Z"));
-        assert_eq!(texts(&Sample::new(1, vec![], Duration::ZERO).of_all()), ("1/0:0", "1970-01-01T00:00:00Z"));
+        assert_eq!(texts(&Sample::new(1, 1, vec![], Duration::ZERO).of_all()), ("1/0:0", "1970-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn a_position_is_reached_by_offsets_whichever_generation_was_served_before() {
+        // Generation 1 is active again, after 2.
+        let sample = Sample::new(1, 2, vec![at(0, 5, None), at(1, 6, None)], Duration::ZERO);
+        for (demanded, reached) in [
+            ("1/0:5", true),
+            ("1/0:5,1:6", true),
+            ("1/0:6", false),
+            ("1/0:5,1:7", false),
+            ("1/2:0", false),
+            ("2/0:5", true),
+            ("2/0:6", false),
+            ("3/0:1", false),
+        ] {
+            assert_eq!(sample.reaches(&Position::parse(demanded).unwrap()), reached, "{demanded}");
+        }
     }
 
     #[test]

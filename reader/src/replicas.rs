@@ -11,9 +11,9 @@ use shared::admin::Condition;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Database};
-use crate::error::{Disposition, Error, disposition};
+use crate::error::{Disposition, Error, GENERATION, disposition};
 use crate::observe;
-use crate::position::Sample;
+use crate::position::{Position, Sample};
 use crate::queries::Query;
 pub(crate) use connection::chain;
 use replica::{Lease, Replica};
@@ -89,15 +89,24 @@ impl Replicas {
 
     /// Asks a healthy replica; retries once, elsewhere if there is an elsewhere, what another try may heal.
     ///
-    /// The sample that comes with the rows was taken on the same replica before they were read.
-    pub(crate) async fn ask<Q: Query>(&self, query: &Q) -> Result<(Q::Found, Arc<Sample>), Error> {
-        let first = self.lease(None).ok_or(Error::NoReplica)?;
+    /// The sample that comes with the rows was taken on the same replica before they were read, and contains the position
+    /// that is demanded.
+    pub(crate) async fn ask<Q: Query>(
+        &self,
+        query: &Q,
+        demanded: Option<&Position>,
+    ) -> Result<(Q::Found, Arc<Sample>), Error> {
+        let first = self.lease(None, demanded).ok_or_else(|| self.refusal(demanded))?;
         let reason = match self.attempt(&first, query).await {
             Ok(found) => return Ok((found, first.sample())),
             Err(failure) => failure.reason(first.replica_name())?,
         };
         observe::replica_retry(reason);
-        let second = self.lease(Some(&first)).ok_or(Error::NoReplica)?;
+        if reason == GENERATION {
+            // The same sample would lead to the same tables, which are there no more.
+            first.resampled().await;
+        }
+        let second = self.lease(Some(&first), demanded).ok_or_else(|| self.refusal(demanded))?;
         match second.ask(query).await {
             Ok(found) => Ok((found, second.sample())),
             Err(error) => Err(Failure::Error(error).reason(second.replica_name()).err().unwrap_or(Error::NoReplica)),
@@ -117,13 +126,24 @@ impl Replicas {
     }
 
     /// The best connection: of the healthy replica with the fewest statements in flight, and there again of the fewest.
-    fn lease(&self, failed: Option<&Lease>) -> Option<Lease> {
-        let healthy = || self.replicas.iter().filter(|replica| replica.is_healthy());
+    fn lease(&self, failed: Option<&Lease>, demanded: Option<&Position>) -> Option<Lease> {
+        let may_be_asked =
+            |replica: &&Arc<Replica>| replica.is_healthy() && demanded.is_none_or(|at| replica.reaches(at));
+        let healthy = || self.replicas.iter().filter(may_be_asked);
         let elsewhere = healthy().filter(|replica| failed.is_none_or(|lease| !lease.is_of(replica)));
         let best = elsewhere.min_by_key(|replica| replica.in_flight());
-        best.and_then(|replica| replica.lease(failed))
-            .or_else(|| healthy().find_map(|replica| replica.lease(failed)))
-            .or_else(|| self.fallback.as_ref().filter(|replica| replica.is_healthy())?.lease(failed))
+        best.and_then(|replica| replica.lease(failed, demanded))
+            .or_else(|| healthy().find_map(|replica| replica.lease(failed, demanded)))
+            .or_else(|| self.fallback.as_ref().filter(may_be_asked)?.lease(failed, demanded))
+    }
+
+    /// Why there was nobody to ask.
+    fn refusal(&self, demanded: Option<&Position>) -> Error {
+        let lacks_it = |at: &Position| self.each().any(|replica| replica.is_healthy() && !replica.reaches(at));
+        match demanded.is_some_and(lacks_it) {
+            true => Error::PositionNotReached,
+            false => Error::NoReplica,
+        }
     }
 
     fn each(&self) -> impl Iterator<Item = &Arc<Replica>> {

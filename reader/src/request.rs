@@ -1,6 +1,7 @@
 //! What is read from a request: its id, the ids in its path, its query, its body.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +13,8 @@ use shared::ids::InvalidId;
 
 use crate::app::App;
 use crate::error::Error;
+use crate::position::{Position, Sample};
+use crate::queries::Query;
 use crate::router::Variables;
 
 /// The header that carries a request's id.
@@ -32,9 +35,16 @@ pub(crate) struct Call<'a> {
     pub(crate) headers: &'a HeaderMap,
     pub(crate) variables: Variables<'a>,
     pub(crate) body: &'a mut Incoming,
+    /// What the client has seen already, by its own word.
+    pub(crate) demanded: Option<Position>,
 }
 
 impl Call<'_> {
+    /// Looks up where the position that the client demands is reached; the sample says what the answer contains.
+    pub(crate) async fn ask<Q: Query>(&self, query: &Q) -> Result<(Q::Found, Arc<Sample>), Error> {
+        self.app.replicas.ask(query, self.demanded.as_ref()).await
+    }
+
     /// The first or second id of the path, decoded and checked.
     pub(crate) fn id<T>(&self, index: usize, new: fn(Box<str>) -> Result<T, InvalidId>) -> Result<T, Error> {
         let decoded = percent_decode_str(self.variables[index]).decode_utf8().map_err(|_| Error::IdNotUtf8)?;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
 use shared::config::{Common, Invalid, Secret, bytes_between, duration_between, mask_urls, secret_from};
 use sqlx::postgres::PgConnectOptions;
 
-use crate::{decode::Limits, kafka, projection::Projection};
+use crate::{decode::Limits, generation::GenerationVerb, kafka, projection::Projection};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -22,7 +22,7 @@ pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
 
-    /// Kafka brokers, host:port separated by commas; required but for `migrate`
+    /// Kafka brokers, host:port separated by commas; required but for `migrate` and `generation`
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", global = true)]
     bootstrap_servers: Option<String>,
 
@@ -46,11 +46,11 @@ pub struct Args {
     #[arg(long, env = "WRITER_GROUP", default_value = "installed-apps-writer", global = true)]
     group: String,
 
-    /// How rows become sites, a projection.toml; the default mapping fits the demo's table
+    /// How rows become sites, a projection.toml; the default mapping fits the demo's table. `generation create` keeps it
     #[arg(long, env = "WRITER_PROJECTION", global = true, value_name = "PATH")]
     projection: Option<PathBuf>,
 
-    /// Generation to feed; default: the active one
+    /// Generation to feed; default: the active one, and the next one once nobody else feeds that
     #[arg(long, env = "WRITER_GENERATION", global = true, value_parser = clap::value_parser!(i32).range(1..))]
     generation: Option<i32>,
 
@@ -95,7 +95,7 @@ pub struct Args {
 }
 
 /// What the writer is asked to do.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Verb {
     /// Project the topic into the view until SIGTERM or SIGINT (the default)
     Run,
@@ -103,6 +103,9 @@ pub enum Verb {
     Migrate,
     /// Show each partition's position, the end of the topic and what lies between
     Position,
+    /// Build the view anew beside the one that is served, compare the two, switch, go back
+    #[command(subcommand)]
+    Generation(GenerationVerb),
 }
 
 fn count(min: u64, max: u64) -> RangedU64ValueParser<usize> {
@@ -120,6 +123,8 @@ pub struct Config {
     pub topic: String,
     pub group: String,
     pub projection: Projection,
+    /// Text of the file behind `projection`; `None` is the default mapping.
+    pub projection_text: Option<String>,
     pub generation: Option<i32>,
     pub lanes: usize,
     pub batch_records_max: usize,
@@ -142,7 +147,9 @@ impl Config {
             None => HashMap::new(),
         };
         let servers = args.bootstrap_servers.as_deref();
-        let kafka = kafka::client_settings(servers, properties, matches!(verb, Verb::Migrate))?;
+        let without_kafka = matches!(verb, Verb::Migrate | Verb::Generation(_));
+        let kafka = kafka::client_settings(servers, properties, without_kafka)?;
+        let (projection, projection_text) = projection(args.projection)?;
         Ok(Self {
             verb,
             json: args.json,
@@ -150,7 +157,8 @@ impl Config {
             database: database(url.expose())?,
             topic: args.topic,
             group: args.group,
-            projection: projection(args.projection)?,
+            projection,
+            projection_text,
             generation: args.generation,
             lanes: args.lanes,
             batch_records_max: args.batch_records_max,
@@ -175,13 +183,15 @@ fn database(url: &str) -> Result<PgConnectOptions, Invalid> {
     url.parse().map_err(|_| refused())
 }
 
-fn projection(path: Option<PathBuf>) -> Result<Projection, Invalid> {
+/// The mapping, and the text of its file; without a file the default.
+fn projection(path: Option<PathBuf>) -> Result<(Projection, Option<String>), Invalid> {
     let Some(path) = path else {
-        return Ok(Projection::default());
+        return Ok((Projection::default(), None));
     };
     let invalid = |why: String| Invalid::new("WRITER_PROJECTION", format!("{}: {why}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|error| invalid(error.to_string()))?;
-    Projection::parse(&text).map_err(|error| invalid(error.to_string()))
+    let projection = Projection::parse(&text).map_err(|error| invalid(error.to_string()))?;
+    Ok((projection, Some(text)))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use shared::config::Invalid;
 use writer::config::{Config, Verb};
 
 fn main() -> ExitCode {
@@ -14,27 +15,32 @@ fn main() -> ExitCode {
     // What still waits for a broker's answer is not waited for.
     runtime.shutdown_background();
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => fatal(&error),
     }
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
     shared::telemetry::init(&config.common);
-    match config.verb {
+    match &config.verb {
         Verb::Run => {
             let metrics = shared::telemetry::metrics();
             let shutdown = shared::shutdown::on_signals();
             writer::run(config, metrics, shutdown).await?;
             tracing::info!("stopped");
-            Ok(())
         }
-        Verb::Migrate => writer::migrate::run(&config).await,
-        Verb::Position => writer::position::run(&config).await,
+        Verb::Migrate => writer::migrate::run(&config).await?,
+        Verb::Position => writer::position::run(&config).await?,
+        Verb::Generation(verb) => return writer::generation::run(&config, verb).await,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
+/// A configuration that turns out to be wrong only against the database ends as any wrong one does: exit code 2.
 fn fatal(error: &anyhow::Error) -> ExitCode {
     tracing::error!(error = format!("{error:#}"), "the writer cannot go on");
-    ExitCode::FAILURE
+    match error.is::<Invalid>() {
+        true => ExitCode::from(2),
+        false => ExitCode::FAILURE,
+    }
 }

@@ -11,7 +11,7 @@ use super::Settings;
 use super::connection::{self, Connection};
 use super::sampler;
 use crate::config::Database;
-use crate::position::Sample;
+use crate::position::{Position, Sample};
 use crate::queries::Query;
 
 /// A database and all that is known of it. Requests read it, its upkeep tasks write it.
@@ -60,6 +60,11 @@ impl Replica {
         read(&self.sample).as_ref().is_some_and(fresh)
     }
 
+    /// Whether its last sample contains the position.
+    pub(super) fn reaches(&self, position: &Position) -> bool {
+        read(&self.sample).as_ref().is_some_and(|sample| sample.reaches(position))
+    }
+
     pub(super) fn lag(&self) -> Option<Duration> {
         read(&self.sample).as_ref().map(|sample| sample.lag)
     }
@@ -100,8 +105,10 @@ impl Replica {
     }
 
     /// The open connection with the fewest statements in flight, but not the one that just failed.
-    pub(super) fn lease(self: &Arc<Self>, failed: Option<&Lease>) -> Option<Lease> {
-        let sample = read(&self.sample).clone()?;
+    ///
+    /// None either where the replica has not reached the position that is demanded.
+    pub(super) fn lease(self: &Arc<Self>, failed: Option<&Lease>, demanded: Option<&Position>) -> Option<Lease> {
+        let sample = read(&self.sample).clone().filter(|sample| demanded.is_none_or(|at| sample.reaches(at)))?;
         let open = self.places.iter().filter_map(|place| read(place).clone().filter(|c| c.is_open()));
         let other = open.filter(|c| failed.is_none_or(|lease| !Arc::ptr_eq(&lease.connection, c)));
         let connection = other.min_by_key(|connection| connection.in_flight.load(Ordering::Relaxed))?;
@@ -126,6 +133,18 @@ impl Lease {
 
     pub(super) fn sample(&self) -> Arc<Sample> {
         self.sample.clone()
+    }
+
+    /// Waits until the replica was sampled again, or until it should have been.
+    pub(super) async fn resampled(&self) {
+        let newer = async {
+            let mut ticks = tokio::time::interval(self.replica.settings.position_interval / 4);
+            let is_newer = |sample: &Arc<Sample>| sample.taken_at > self.sample.taken_at;
+            while !read(&self.replica.sample).as_ref().is_some_and(is_newer) {
+                ticks.tick().await;
+            }
+        };
+        let _ = tokio::time::timeout(self.replica.settings.silence_max, newer).await;
     }
 
     pub(super) fn replica_name(&self) -> &str {

@@ -18,7 +18,7 @@ const LIMIT_DEFAULT: i64 = 100;
 /// `GET /v1/apps/{app_id}`: how many sites have it.
 pub(crate) async fn count(call: &Call<'_>) -> Result<Answer, Error> {
     let app = call.id(0, AppId::new)?;
-    let (sites, sample) = call.app.replicas.ask(&AppCount(&app)).await?;
+    let (sites, sample) = call.ask(&AppCount(&app)).await?;
     let mut body = b"{\"app_id\":".to_vec();
     write_string(&mut body, app.as_str());
     body.extend_from_slice(format!(",\"site_count\":{sites}}}").as_bytes());
@@ -33,7 +33,7 @@ pub(crate) async fn sites(call: &Call<'_>) -> Result<Answer, Error> {
     let after = after(call, &app)?;
     // One row more than asked for tells whether there is a next page.
     let page = AppPage { app_id: &app, after: &after, rows_max: limit + 1, with_documents };
-    let (mut rows, sample) = call.app.replicas.ask(&page).await?;
+    let (mut rows, sample) = call.ask(&page).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next = rows.last().filter(|_| more).map(|last| page::token(&app, &last.key));

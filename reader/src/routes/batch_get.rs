@@ -36,7 +36,7 @@ pub(crate) async fn batch_get(call: &mut Call<'_>) -> Result<Answer, Error> {
     let mut distinct = asked.clone();
     distinct.sort_unstable();
     distinct.dedup();
-    let (found, sample) = call.app.replicas.ask(&Batch(&distinct)).await?;
+    let (found, sample) = call.ask(&Batch(&distinct)).await?;
     Ok(Answer::untagged(assemble(&asked, &found.into_iter().collect()), sample.of_all()))
 }
 

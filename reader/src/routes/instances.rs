@@ -13,7 +13,7 @@ use crate::request::Call;
 /// `GET /v1/instances/{instance_id}`: the app and the site it is installed on, and the installation's details.
 pub(crate) async fn instance(call: &Call<'_>) -> Result<Answer, Error> {
     let instance = call.id(0, InstanceId::new)?;
-    let (found, sample) = call.app.replicas.ask(&Instance(&instance)).await?;
+    let (found, sample) = call.ask(&Instance(&instance)).await?;
     let claim = sample.of_all();
     let Some(found) = found else {
         let detail = "no site has an app installed with this instance id";

@@ -36,7 +36,7 @@ pub(crate) async fn app(call: &Call<'_>) -> Result<Answer, Error> {
 
 /// A site that is there, with the claim of its partition.
 async fn look_up(call: &Call<'_>, site: &SiteId) -> Result<(FoundDocument, Claim), Error> {
-    match call.app.replicas.ask(&SiteDocument(site)).await? {
+    match call.ask(&SiteDocument(site)).await? {
         (Some(found), sample) => {
             let claim = sample.of_partition(found.partition);
             Ok((found, claim))
