@@ -16,8 +16,13 @@ const QUOTED_MAX: usize = 12;
 
 /// Waits until the view has reached the end of the topic and the replica the primary, then compares every row of both.
 pub async fn assert_equal(system: &System, model: &Model) -> Result<()> {
-    let ends = system.drained().await?;
-    let found = differences(system, model, &ends).await?;
+    assert_equal_in(1, system, model).await
+}
+
+/// As [`assert_equal`], of another generation than the first.
+pub async fn assert_equal_in(generation: i32, system: &System, model: &Model) -> Result<()> {
+    let ends = system.drained_in(generation).await?;
+    let found = differences_in(generation, system, model, &ends).await?;
     let quoted = found.iter().take(QUOTED_MAX).cloned().collect::<Vec<_>>().join("\n  ");
     ensure!(found.is_empty(), "{} differences between view and model:\n  {quoted}", found.len());
     Ok(())
@@ -25,9 +30,13 @@ pub async fn assert_equal(system: &System, model: &Model) -> Result<()> {
 
 /// What of primary and replica is not as the model and these positions say, one line each; nothing when all is.
 pub async fn differences(system: &System, model: &Model, positions: &Ends) -> Result<Vec<String>> {
+    differences_in(1, system, model, positions).await
+}
+
+async fn differences_in(generation: i32, system: &System, model: &Model, positions: &Ends) -> Result<Vec<String>> {
     system.replica_caught_up().await?;
-    let primary = View::read(&system.primary().await?).await?;
-    let replica = View::read(&system.replica().await?).await?;
+    let primary = View::read(generation, &system.primary().await?).await?;
+    let replica = View::read(generation, &system.replica().await?).await?;
     let mut found = Vec::new();
     for (server, view) in [("primary", &primary), ("replica", &replica)] {
         of_server(view, model, positions, &mut |line| found.push(format!("{server}: {line}")));

@@ -20,11 +20,11 @@ mod source;
 mod system;
 mod view;
 
-pub use check::{assert_equal, differences};
+pub use check::{assert_equal, assert_equal_in, differences};
 pub use kafka::{Ends, Topic};
 pub use model::{App, Model, Site};
 pub use record::{Record, partition_of};
 pub use service::{Condition, Service};
 pub use source::Source;
-pub use system::{Position, Session, System, scenario};
+pub use system::{Outcome, Position, Session, System, scenario};
 pub use view::View;

@@ -1,5 +1,6 @@
 //! One test's own system on the shared servers: topic, group, database, logins, processes.
 
+mod verbs;
 mod watch;
 
 use std::cell::Cell;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use crate::kafka::Topic;
 use crate::service::Service;
 
+pub use verbs::Outcome;
 pub use watch::{Position, Session};
 
 /// A member that dies is missed after so long; the shorter, the faster the tests.

@@ -24,7 +24,7 @@ pub struct SiteRow {
     pub etag: String,
 }
 
-/// The first generation, as one server has it.
+/// A generation, as one server has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
     /// Sites that exist.
@@ -43,8 +43,9 @@ pub struct View {
 
 impl View {
     /// Reads in one snapshot.
-    pub async fn read(client: &Client) -> Result<Self> {
+    pub async fn read(generation: i32, client: &Client) -> Result<Self> {
         client.batch_execute("begin transaction isolation level repeatable read, read only").await?;
+        client.batch_execute(&format!("set local search_path to view_g{generation}")).await?;
         let view = read(client).await;
         client.batch_execute("rollback").await?;
         view
@@ -53,10 +54,10 @@ impl View {
 
 async fn read(client: &Client) -> Result<View> {
     let (logged, illogical) = changes(client).await?;
-    let members = client.query("select app_id, site_id, instance_id from view_g1.app_site", &[]).await?;
-    let counts = "select app_id, sum(sites)::int8 from view_g1.app_count group by app_id having sum(sites) <> 0";
+    let members = client.query("select app_id, site_id, instance_id from app_site", &[]).await?;
+    let counts = "select app_id, sum(sites)::int8 from app_count group by app_id having sum(sites) <> 0";
     let counts = client.query(counts, &[]).await?;
-    let positions = client.query("select partition, next_offset from view_g1.position", &[]).await?;
+    let positions = client.query("select partition, next_offset from position", &[]).await?;
     Ok(View {
         sites: sites(client).await?,
         memberships: members.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect(),
@@ -68,7 +69,7 @@ async fn read(client: &Client) -> Result<View> {
 }
 
 async fn sites(client: &Client) -> Result<BTreeMap<String, SiteRow>> {
-    let statement = "select site_id, document, version, etag from view_g1.site_apps where deleted_at is null";
+    let statement = "select site_id, document, version, etag from site_apps where deleted_at is null";
     let rows = client.query(statement, &[]).await?;
     let site = |row: &tokio_postgres::Row| {
         let (site_id, text): (String, String) = (row.get(0), row.get(1));
@@ -79,7 +80,7 @@ async fn sites(client: &Client) -> Result<BTreeMap<String, SiteRow>> {
 }
 
 async fn changes(client: &Client) -> Result<(LoggedSites, Vec<String>)> {
-    let statement = r#"select site_id, event, partition, "offset" from view_g1.change
+    let statement = r#"select site_id, event, partition, "offset" from change
                        order by partition, "offset", ordinal"#;
     let (mut logged, mut illogical) = (LoggedSites::new(), Vec::new());
     for row in client.query(statement, &[]).await? {

@@ -97,6 +97,9 @@ fn waited(wait: &std::time::Duration) -> String {
     }
 }
 
+/// Reason of a retry: the tables of the generation that was asked are gone.
+pub(crate) const GENERATION: &str = "generation";
+
 /// Why one attempt at a look-up gave nothing.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -140,7 +143,7 @@ fn by_state(code: &SqlState) -> Disposition {
         "57014" => Disposition::Retry("cancelled"),
         "57P01" | "57P02" | "57P03" | "57P04" | "57P05" => Disposition::Retry("shutdown"),
         // The generation was dropped, or its tables changed under a prepared statement: the next sample knows better.
-        "3F000" | "42P01" | "0A000" | "26000" => Disposition::Retry("generation"),
+        "3F000" | "42P01" | "0A000" | "26000" => Disposition::Retry(GENERATION),
         state if state.starts_with("08") || state.starts_with("53") || state.starts_with("58") => {
             Disposition::Retry("resources")
         }
@@ -164,7 +167,7 @@ mod tests {
             ("57014", Disposition::Retry("cancelled")),
             ("57P01", Disposition::Retry("shutdown")),
             ("57P05", Disposition::Retry("shutdown")),
-            ("42P01", Disposition::Retry("generation")),
+            ("42P01", Disposition::Retry(GENERATION)),
             ("08006", Disposition::Retry("resources")),
             ("53300", Disposition::Retry("resources")),
             ("22021", Disposition::Fatal),

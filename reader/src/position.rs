@@ -31,6 +31,8 @@ pub(crate) struct PartitionPosition {
 pub(crate) struct Sample {
     /// The active generation.
     pub(crate) generation: Generation,
+    /// The highest number served so far: after a rollback the active generation's is lower.
+    newest_served: Generation,
     /// How far replay is behind what the replica has received; zero on a primary.
     pub(crate) lag: Duration,
     pub(crate) taken_at: Instant,
@@ -41,10 +43,16 @@ pub(crate) struct Sample {
 
 impl Sample {
     /// Renders the headers once; answers only clone them.
-    pub(crate) fn new(generation: Generation, mut positions: Vec<PartitionPosition>, lag: Duration) -> Self {
+    pub(crate) fn new(
+        generation: Generation,
+        newest_served: Generation,
+        mut positions: Vec<PartitionPosition>,
+        lag: Duration,
+    ) -> Self {
         positions.sort_unstable_by_key(|p| p.partition);
         Self {
             generation,
+            newest_served,
             lag,
             taken_at: Instant::now(),
             all: claim(generation, &positions),
@@ -61,13 +69,14 @@ impl Sample {
         }
     }
 
-    /// Whether everything before a position is contained. Offsets are of the same topic in every generation, so an older
-    /// generation's count; what a newer one holds, or a partition that is not known here, can't be told.
+    /// Whether everything before a position is contained. Offsets are of the same topic in every generation, so those of
+    /// one that was served before count as they are. One that this replica has not seen in service yet, and a partition
+    /// that it does not know, are not reached.
     pub(crate) fn reaches(&self, position: &Position) -> bool {
         let is_reached = |(partition, next_offset): &(i32, i64)| {
             self.partition(*partition).is_some_and(|(reached, _)| reached.next_offset >= *next_offset)
         };
-        position.generation <= self.generation && position.offsets.iter().all(is_reached)
+        position.generation <= self.newest_served && position.offsets.iter().all(is_reached)
     }
 
     fn partition(&self, partition: i32) -> Option<&(PartitionPosition, Claim)> {
@@ -139,7 +148,7 @@ mod tests {
     #[test]
     fn a_claim_names_sorted_partitions_and_the_oldest_moment() {
         let positions = vec![at(2, 7, Some(1_700_000_000_500_000)), at(0, 5, Some(1_700_000_000_000_000))];
-        let sample = Sample::new(3, positions, Duration::ZERO);
+        let sample = Sample::new(3, 3, positions, Duration::ZERO);
         assert_eq!(texts(&sample.of_all()), ("3/0:5,2:7", "2023-11-14T22:13:20Z"));
         assert_eq!(texts(&sample.of_partition(2)), ("3/2:7", "2023-11-14T22:13:20.5Z"));
         assert_eq!(texts(&sample.of_partition(1)), ("3/1:0", "1970-01-01T00:00:00Z"));
@@ -147,21 +156,24 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_claimed_as_nothing() {
-        let sample = Sample::new(1, vec![at(0, 5, None), at(1, 6, Some(1))], Duration::ZERO);
+        let sample = Sample::new(1, 1, vec![at(0, 5, None), at(1, 6, Some(1))], Duration::ZERO);
         assert_eq!(texts(&sample.of_all()), ("1/0:5,1:6", "1970-01-01T00:00:00Z"));
-        assert_eq!(texts(&Sample::new(1, vec![], Duration::ZERO).of_all()), ("1/0:0", "1970-01-01T00:00:00Z"));
+        assert_eq!(texts(&Sample::new(1, 1, vec![], Duration::ZERO).of_all()), ("1/0:0", "1970-01-01T00:00:00Z"));
     }
 
     #[test]
     fn a_position_is_reached_when_every_partition_is() {
-        let sample = Sample::new(2, vec![at(0, 5, None), at(2, 7, None)], Duration::ZERO);
+        // Generation 2 is active again, after 3.
+        let sample = Sample::new(2, 3, vec![at(0, 5, None), at(2, 7, None)], Duration::ZERO);
         for (position, reached) in [
             ("2/0:5", true),
             ("2/0:6", false),
             ("2/0:5,2:7", true),
             ("2/2:8,0:1", false),
             ("1/2:7", true),
-            ("3/0:1", false),
+            ("3/0:5", true),
+            ("3/0:6", false),
+            ("4/0:1", false),
             ("2/1:0", false),
         ] {
             assert_eq!(sample.reaches(&Position::parse(position).unwrap()), reached, "{position}");

@@ -236,7 +236,8 @@ pub(crate) async fn prepare_sample(client: &ClientWrapper, generation: Generatio
     // One statement, so that generation, positions and lag are of one snapshot. Replay that has nothing left to do is
     // not behind, however long ago its last transaction was.
     let sql = format!(
-        "select g.generation, p.partition, p.next_offset, (extract(epoch from p.as_of) * 1000000)::bigint, l.micros \
+        "select g.generation, p.partition, p.next_offset, (extract(epoch from p.as_of) * 1000000)::bigint, l.micros, \
+         coalesce(g.newest_served, g.generation) \
          from siteview.generation g \
          left join view_g{generation}.position p on true \
          cross join (select case \
@@ -255,18 +256,19 @@ pub(crate) async fn sample(
     generation: Generation,
 ) -> Result<Option<Sample>, Error> {
     let rows = client.query(statement, &[]).await?;
-    let (mut positions, mut lag_micros) = (Vec::with_capacity(rows.len()), 0_i64);
+    let (mut positions, mut lag_micros, mut newest_served) = (Vec::with_capacity(rows.len()), 0_i64, generation);
     for row in &rows {
         if row.try_get::<_, Generation>(0)? != generation {
             return Ok(None);
         }
         lag_micros = row.try_get(4)?;
+        newest_served = row.try_get(5)?;
         let Some(partition) = row.try_get(1)? else { continue };
         let as_of = row.try_get::<_, Option<i64>>(3)?.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
         positions.push(PartitionPosition { partition, next_offset: row.try_get(2)?, as_of });
     }
     let lag = Duration::from_micros(lag_micros.try_into().unwrap_or_default());
-    Ok((!rows.is_empty()).then(|| Sample::new(generation, positions, lag)))
+    Ok((!rows.is_empty()).then(|| Sample::new(generation, newest_served, positions, lag)))
 }
 
 /// A column of text as the bytes that came; Postgres has checked that they are UTF-8.

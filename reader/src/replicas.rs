@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Database};
-use crate::error::{Disposition, Error, Failure, disposition};
+use crate::error::{Disposition, Error, Failure, GENERATION, disposition};
 use crate::freshness::Demand;
 use crate::observe;
 use crate::position::Sample;
@@ -137,6 +137,10 @@ impl Replicas {
             Err(failure) => failure.reason(first.replica_name())?,
         };
         observe::replica_retry(reason);
+        if reason == GENERATION {
+            // The same sample would lead to the same tables, which are there no more.
+            first.resampled().await;
+        }
         let second = self.lease(demand, behind, Some(&first))?;
         match second.ask(query).await {
             Ok(found) => Ok((found, second)),

@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::{
     decode::Limits,
+    generation::GenerationVerb,
     kafka,
     projection::Projection,
     verbs::{PositionArgs, SourceEpochArgs, UnblockArgs},
@@ -27,7 +28,7 @@ pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
 
-    /// Kafka brokers, host:port separated by commas; required but for `migrate` and `source-epoch`
+    /// Kafka brokers, host:port separated by commas; required but for `migrate`, `source-epoch` and `generation`
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", global = true)]
     bootstrap_servers: Option<String>,
 
@@ -51,11 +52,11 @@ pub struct Args {
     #[arg(long, env = "WRITER_GROUP", default_value = "installed-apps-writer", global = true)]
     group: String,
 
-    /// How rows become sites, a projection.toml; the default mapping fits the demo's table
+    /// How rows become sites, a projection.toml; the default mapping fits the demo's table. `generation create` keeps it
     #[arg(long, env = "WRITER_PROJECTION", global = true, value_name = "PATH")]
     projection: Option<PathBuf>,
 
-    /// Generation to feed; default: the active one
+    /// Generation to feed; default: the active one, and the next one once nobody else feeds that
     #[arg(long, env = "WRITER_GENERATION", global = true, value_parser = clap::value_parser!(i32).range(1..))]
     generation: Option<i32>,
 
@@ -114,12 +115,15 @@ pub enum Verb {
     Unblock(UnblockArgs),
     /// The source epoch: which source positions may be compared with each other
     SourceEpoch(SourceEpochArgs),
+    /// Build the view anew beside the one that is served, compare the two, switch, go back
+    #[command(subcommand)]
+    Generation(GenerationVerb),
 }
 
 impl Verb {
     /// Whether it works on the database alone.
     fn does_without_kafka(&self) -> bool {
-        matches!(self, Self::Migrate | Self::SourceEpoch(_))
+        matches!(self, Self::Migrate | Self::SourceEpoch(_) | Self::Generation(_))
     }
 }
 
@@ -138,6 +142,8 @@ pub struct Config {
     pub topic: String,
     pub group: String,
     pub projection: Projection,
+    /// Text of the file behind `projection`; `None` is the default mapping.
+    pub projection_text: Option<String>,
     pub generation: Option<i32>,
     pub lanes: usize,
     pub batch_records_max: usize,
@@ -161,6 +167,7 @@ impl Config {
         };
         let servers = args.bootstrap_servers.as_deref();
         let kafka = kafka::client_settings(servers, properties, verb.does_without_kafka())?;
+        let (projection, projection_text) = projection(args.projection)?;
         Ok(Self {
             verb,
             json: args.json,
@@ -168,7 +175,8 @@ impl Config {
             database: database(url.expose())?,
             topic: args.topic,
             group: args.group,
-            projection: projection(args.projection)?,
+            projection,
+            projection_text,
             generation: args.generation,
             lanes: args.lanes,
             batch_records_max: args.batch_records_max,
@@ -193,13 +201,15 @@ fn database(url: &str) -> Result<PgConnectOptions, Invalid> {
     url.parse().map_err(|_| refused())
 }
 
-fn projection(path: Option<PathBuf>) -> Result<Projection, Invalid> {
+/// The mapping, and the text of its file; without a file the default.
+fn projection(path: Option<PathBuf>) -> Result<(Projection, Option<String>), Invalid> {
     let Some(path) = path else {
-        return Ok(Projection::default());
+        return Ok((Projection::default(), None));
     };
     let invalid = |why: String| Invalid::new("WRITER_PROJECTION", format!("{}: {why}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|error| invalid(error.to_string()))?;
-    Projection::parse(&text).map_err(|error| invalid(error.to_string()))
+    let projection = Projection::parse(&text).map_err(|error| invalid(error.to_string()))?;
+    Ok((projection, Some(text)))
 }
 
 #[cfg(test)]

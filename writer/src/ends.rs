@@ -4,7 +4,7 @@
 //! that Kafka had acknowledged at that moment. So `as_of` is a lower bound, whatever the clocks of the source say.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -80,6 +80,14 @@ pub fn sample(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partit
             }
         },
     }
+}
+
+/// The end of every partition of the topic, or `None` when the brokers do not tell all of them. Blocks.
+pub fn all(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str) -> Option<BTreeMap<i32, i64>> {
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_MAX).ok()?;
+    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    let end = |partition: i32| fetch(consumer, topic, partition).ok().map(|ends| (partition, ends.high));
+    partitions.map(|partition| end(partition.id())).collect()
 }
 
 /// The samples that a lane has not reached yet, oldest first, and those just reached.

@@ -17,6 +17,9 @@ pub enum StoreError {
     /// The database holds no generation that could be fed.
     #[error("the database has no {0}; run `writer migrate`")]
     NotMigrated(&'static str),
+    /// The generation to feed does not exist, or was dropped.
+    #[error("there is no generation {0}; `writer generation create` makes one, `writer generation list` shows them")]
+    NoGeneration(i32),
     /// A stored document cannot be read back.
     #[error("the stored document of site {site_id} cannot be read: {error}")]
     Document {
@@ -45,7 +48,11 @@ impl StoreError {
         match self {
             Self::ClaimsOver(_) => Disposition::LetGo,
             Self::Database(sqlx::Error::Database(error)) => disposition_of(error.code().as_deref().unwrap_or_default()),
-            Self::Database(_) | Self::TimedOut(_) | Self::NotMigrated(_) | Self::Document { .. } => Disposition::Retry,
+            Self::Database(_)
+            | Self::TimedOut(_)
+            | Self::NotMigrated(_)
+            | Self::NoGeneration(_)
+            | Self::Document { .. } => Disposition::Retry,
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod decode;
 pub mod ends;
 pub mod error;
 pub mod fold;
+pub mod generation;
 mod kafka;
 mod lane;
 pub mod migrate;
@@ -46,8 +47,10 @@ use std::{
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rdkafka::{consumer::Consumer, error::KafkaResult};
-use shared::admin::{self, Readiness};
-use sqlx::ConnectOptions;
+use shared::{
+    admin::{self, Readiness},
+    config::Invalid,
+};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
@@ -61,7 +64,7 @@ use crate::{
     batch::BatchLimits,
     config::Config,
     ends::{SAMPLE_INTERVAL, Sample},
-    error::StoreError,
+    generation::follow::{self, Feed, NoFeed, Turn},
     lane::{Lane, Shared},
     observe::Metrics,
     source::{COMMANDS_MAX, Source, Surroundings},
@@ -86,27 +89,47 @@ pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: Cancellati
     let (readiness, admin_stop) = (Readiness::new(), CancellationToken::new());
     let standing = Arc::new(Standing::new(&readiness, Metrics::new(config.topic.as_str().into())));
     let admin = tokio::spawn(admin::serve(listener, readiness, metrics, admin_stop.clone()));
-    let done = tokio::select! {
-        generation = generation(&config, &standing) => match Parts::start(&config, generation, &standing, &shutdown) {
-            Ok(parts) => parts.run(&config, &standing, &shutdown).await,
-            Err(error) => Err(error),
-        },
-        () = shutdown.cancelled() => Ok(()),
-    };
+    let done = project(&config, &standing, &shutdown).await;
     admin_stop.cancel();
     admin.await.context("the admin port died")??;
     done
 }
 
-/// The generation to feed: as configured, or the active one, once the database has it.
-async fn generation(config: &Config, standing: &Standing) -> i32 {
+/// Feeds a generation until `shutdown`, and the next one when it has to leave it.
+async fn project(config: &Config, standing: &Arc<Standing>, shutdown: &CancellationToken) -> anyhow::Result<()> {
     loop {
-        match find_generation(config).await {
-            Ok(generation) => {
+        let feed = tokio::select! {
+            feed = feed(config, standing) => feed?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let (generation, stop) = (feed.generation, shutdown.child_token());
+        standing.feeding();
+        let parts = Parts::start(config, feed, standing, &stop)?;
+        let running = parts.run(config, standing, &stop);
+        tokio::pin!(running);
+        let turn = tokio::select! {
+            done = &mut running => return done,
+            turn = follow::watch(config, generation) => turn,
+        };
+        stop.cancel();
+        running.await?;
+        match turn {
+            Turn::Dropped => anyhow::bail!("generation {generation} was dropped"),
+            Turn::Move(to) => tracing::warn!(from = generation, to, "nobody fed the active generation; feeding it"),
+        }
+    }
+}
+
+/// What to feed: as configured, or the active generation, once the database has it.
+async fn feed(config: &Config, standing: &Standing) -> Result<Feed, Invalid> {
+    loop {
+        match follow::find(config).await {
+            Ok(feed) => {
                 standing.database_answers();
-                return generation;
+                return Ok(feed);
             }
-            Err(error) => {
+            Err(NoFeed::Projection(error)) => return Err(error),
+            Err(NoFeed::Store(error)) => {
                 tracing::warn!(error = %error, "waiting for the view's database");
                 standing.database_fails(&error);
                 tokio::time::sleep(START_RETRY).await;
@@ -115,24 +138,19 @@ async fn generation(config: &Config, standing: &Standing) -> i32 {
     }
 }
 
-async fn find_generation(config: &Config) -> Result<i32, StoreError> {
-    let mut connection = config.database.clone().disable_statement_logging().connect().await?;
-    let active = store::active_generation(&mut connection).await?;
-    config.generation.or(active).ok_or(StoreError::NotMigrated("active generation"))
-}
-
 /// The running parts: one source, the lanes that it feeds, and what samples the ends of the topic.
 struct Parts {
     source: oneshot::Receiver<KafkaResult<()>>,
     lanes: JoinSet<()>,
     sampler: JoinHandle<()>,
+    make_ready: JoinHandle<()>,
     hard_stop: CancellationToken,
 }
 
 impl Parts {
     fn start(
         config: &Config,
-        generation: i32,
+        Feed { generation, projection }: Feed,
         standing: &Arc<Standing>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
@@ -148,7 +166,7 @@ impl Parts {
         let (events, lane_events) = blocking::channel();
         let shared = Arc::new(Shared {
             topic: Arc::clone(&topic),
-            projection: config.projection.clone(),
+            projection,
             limits: config.limits,
             key_change_wait: config.key_change_wait,
             consumer: Arc::clone(&consumer),
@@ -177,8 +195,9 @@ impl Parts {
             newest_sample,
         };
         let source = spawn_source(Source::new(surroundings, links, lane_events), shutdown.clone())?;
+        let make_ready = tokio::spawn(follow::make_ready(config.clone(), generation, Arc::clone(&consumer)));
         let sampler = tokio::spawn(sample_ends(consumer, topic, Arc::clone(standing), newest));
-        Ok(Self { source, lanes, sampler, hard_stop })
+        Ok(Self { source, lanes, sampler, make_ready, hard_stop })
     }
 
     /// Until `shutdown`, or until a part ends by itself, which ends the process.
@@ -192,6 +211,7 @@ impl Parts {
         }
         standing.draining();
         self.sampler.abort();
+        self.make_ready.abort();
         self.drain(config.drain_max).await
     }
 

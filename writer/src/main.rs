@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use shared::config::Invalid;
 use writer::{
     config::{Config, Verb},
     verbs::{self, PositionArgs, PositionVerb, Refused, SourceEpochArgs, SourceEpochVerb},
@@ -20,12 +21,12 @@ fn main() -> ExitCode {
     // What still waits for a broker's answer is not waited for.
     runtime.shutdown_background();
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => fatal(&error),
     }
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
     shared::telemetry::init(&config.common);
     match &config.verb {
         Verb::Run => {
@@ -33,26 +34,31 @@ async fn run(config: Config) -> anyhow::Result<()> {
             let shutdown = shared::shutdown::on_signals();
             writer::run(config, metrics, shutdown).await?;
             tracing::info!("stopped");
-            Ok(())
         }
-        Verb::Migrate => writer::migrate::run(&config).await,
-        Verb::Position(PositionArgs { verb: None }) => writer::position::run(&config).await,
+        Verb::Migrate => writer::migrate::run(&config).await?,
+        Verb::Position(PositionArgs { verb: None }) => writer::position::run(&config).await?,
         Verb::Position(PositionArgs { verb: Some(PositionVerb::Set(args)) }) => {
-            verbs::position_set(&config, args).await
+            verbs::position_set(&config, args).await?;
         }
-        Verb::Unblock(args) => verbs::unblock(&config, args).await,
+        Verb::Unblock(args) => verbs::unblock(&config, args).await?,
         Verb::SourceEpoch(SourceEpochArgs { verb: SourceEpochVerb::Raise(why) }) => {
-            verbs::source_epoch_raise(&config, why).await
+            verbs::source_epoch_raise(&config, why).await?;
         }
+        Verb::Generation(verb) => return writer::generation::run(&config, verb).await,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
+/// A configuration that turns out to be wrong only against the database ends as any wrong one does: exit code 2.
 fn fatal(error: &anyhow::Error) -> ExitCode {
     if let Some(refused) = error.downcast_ref::<Refused>() {
         return refuse(refused);
     }
     tracing::error!(error = format!("{error:#}"), "the writer cannot go on");
-    ExitCode::FAILURE
+    match error.is::<Invalid>() {
+        true => ExitCode::from(USAGE),
+        false => ExitCode::FAILURE,
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "answers a command as the refusal of its arguments does")]

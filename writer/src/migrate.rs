@@ -46,10 +46,11 @@ fn print(applied: &[String], json: bool) {
 pub async fn migrate(connection: &mut PgConnection) -> anyhow::Result<Vec<String>> {
     // Held until the connection ends; the migrator's own lock covers one set of migrations, not all of them.
     connection.execute("set client_min_messages to warning").await?;
-    sqlx::query("select pg_advisory_lock($1)").bind(LOCK).execute(&mut *connection).await?;
+    lock(connection).await?;
     let mut applied = Vec::new();
     apply(connection, "siteview", &CONTROL, &mut applied).await?;
-    let first = "insert into siteview.generation (generation, state) select 1, 'active'
+    let first =
+        "insert into siteview.generation (generation, state, activation, newest_served) select 1, 'active', 1, 1
                  where not exists (select from siteview.generation)";
     connection.execute(first).await?;
     let generations: Vec<(i32, bool)> =
@@ -65,11 +66,38 @@ pub async fn migrate(connection: &mut PgConnection) -> anyhow::Result<Vec<String
             sqlx::query("select siteview.point_view($1)").bind(generation).execute(&mut *connection).await?;
         }
         if roles {
-            let grants = GRANTS.replace("{schema}", &schema);
-            sqlx::raw_sql(AssertSqlSafe(grants)).execute(&mut *connection).await?;
+            grant(connection, generation).await?;
         }
     }
     Ok(applied)
+}
+
+/// Makes schema and tables of one generation, without grants. Inside the caller's transaction all of it commits or none.
+pub(crate) async fn make_generation(connection: &mut PgConnection, generation: i32) -> anyhow::Result<()> {
+    apply(connection, &format!("view_g{generation}"), &GENERATION, &mut Vec::new()).await
+}
+
+/// Grants what the group roles may do with a generation and with the views of the active one, where the roles exist.
+pub(crate) async fn grant_if_roles_exist(connection: &mut PgConnection, generation: i32) -> anyhow::Result<()> {
+    let existing = "select count(*) from pg_roles where rolname = any($1)";
+    let existing: i64 = sqlx::query_scalar(existing).bind(&ROLES[..]).fetch_one(&mut *connection).await?;
+    match existing == ROLES.len() as i64 {
+        true => grant(connection, generation).await,
+        false => Ok(()),
+    }
+}
+
+async fn grant(connection: &mut PgConnection, generation: i32) -> anyhow::Result<()> {
+    let grants = GRANTS.replace("{schema}", &format!("view_g{generation}"));
+    sqlx::raw_sql(AssertSqlSafe(grants)).execute(&mut *connection).await?;
+    Ok(())
+}
+
+/// Waits until no other migration and no other verb that changes generations is at work, and keeps them out until the
+/// connection ends.
+pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("select pg_advisory_lock($1)").bind(LOCK).execute(connection).await?;
+    Ok(())
 }
 
 /// Applies one set of migrations with `schema` first in the search path; its record of them lies in the same schema.

@@ -70,7 +70,7 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
 /// The topic as the brokers tell it now.
 pub(crate) struct Topic {
     /// By partition; none where the broker does not tell.
-    ends: BTreeMap<i32, Option<Ends>>,
+    pub(crate) ends: BTreeMap<i32, Option<Ends>>,
     /// Which topic the name stands for.
     pub(crate) topic_id: Option<TopicId>,
 }

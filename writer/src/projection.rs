@@ -11,7 +11,7 @@ const DEFAULT: &str = include_str!("../projection.toml");
 const OWN_MEMBERS: [&str; 5] = ["app_id", "instance_id", "version", "status", "installed_at"];
 
 /// Where a row keeps what the view needs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Projection {
     /// Pointers into a row: id, apps and, where mapped, version; in this order, for one pass over the row.
     pub site: Vec<Pointer>,
@@ -26,7 +26,7 @@ pub struct Projection {
 }
 
 /// Pointers into an element, in one list for one pass, and which of them is which.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppPointers {
     /// The id first, then those of `instance`, `version`, `status`, `installed_at` that are mapped, then the extra ones.
     pub pointers: Vec<Pointer>,

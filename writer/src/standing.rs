@@ -37,6 +37,11 @@ impl Standing {
         &self.metrics
     }
 
+    /// A generation is being fed, from the start or after a move.
+    pub fn feeding(&self) {
+        self.accepting.set(true, "not draining");
+    }
+
     /// SIGTERM has come: what is in hand is finished, nothing more is taken.
     pub fn draining(&self) {
         self.accepting.set(false, "draining");

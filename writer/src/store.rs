@@ -5,6 +5,8 @@
 //! `IDLE_TRANSACTION_MAX`, a lock is waited for no longer than `LOCK_WAIT_MAX`.
 
 mod claim;
+pub mod comparison;
+pub mod generation;
 mod operate;
 mod read;
 mod wait;

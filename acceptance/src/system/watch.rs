@@ -47,10 +47,15 @@ impl System {
         postgres::client(&self.replica_url).await
     }
 
-    /// The rows of `position` on the primary.
+    /// The rows of the first generation's `position` on the primary.
     pub async fn positions(&self, primary: &Client) -> Result<BTreeMap<i32, Position>> {
-        let statement = "select partition, next_offset, epoch, owner from view_g1.position";
-        let rows = primary.query(statement, &[]).await?;
+        self.positions_in(1, primary).await
+    }
+
+    /// The rows of a generation's `position` on the primary.
+    pub async fn positions_in(&self, generation: i32, primary: &Client) -> Result<BTreeMap<i32, Position>> {
+        let statement = format!("select partition, next_offset, epoch, owner from view_g{generation}.position");
+        let rows = primary.query(&statement, &[]).await?;
         let position = |row: &Row| {
             let owner: String = row.get(3);
             let owner_pid = owner.rsplit(' ').next().and_then(|pid| pid.parse().ok());
@@ -72,11 +77,16 @@ impl System {
         Ok(rows.iter().map(session).collect())
     }
 
-    /// Waits until the primary's positions are the ends of the topic, and gives them.
+    /// Waits until the first generation's positions on the primary are the ends of the topic, and gives them.
     pub async fn drained(&self) -> Result<Ends> {
+        self.drained_in(1).await
+    }
+
+    /// As [`Self::drained`], of another generation.
+    pub async fn drained_in(&self, generation: i32) -> Result<Ends> {
         let ends = self.topic.ends()?;
         let reached = async || {
-            let positions = self.positions(&self.primary().await.ok()?).await.ok()?;
+            let positions = self.positions_in(generation, &self.primary().await.ok()?).await.ok()?;
             let reached: Ends = positions.into_iter().map(|(partition, row)| (partition, row.next_offset)).collect();
             (reached == ends).then_some(())
         };

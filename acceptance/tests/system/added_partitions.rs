@@ -87,7 +87,7 @@ fn shuffled(histories: Vec<[Vec<Record>; 2]>, rng: &mut StdRng) -> Vec<Record> {
 /// Documents, memberships and counts. The change log is ordered within partitions only, so it can't be replayed for keys that
 /// move.
 async fn equals(system: &System, model: &Model) -> Result<()> {
-    let view = View::read(&system.primary().await?).await?;
+    let view = View::read(1, &system.primary().await?).await?;
     let documents = model.documents();
     for (site_id, row) in &view.sites {
         let expected = documents.get(site_id);

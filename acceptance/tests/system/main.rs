@@ -15,6 +15,7 @@ mod key_changes;
 mod killed_writers;
 mod look_ups;
 mod operate;
+mod rebuild;
 mod states;
 mod stops;
 mod tail_of_the_log;

@@ -141,6 +141,16 @@ impl Lease {
         self.sample.clone()
     }
 
+    /// Waits until the replica was sampled again, or until it should have been.
+    pub(super) async fn resampled(&self) {
+        let mut news = self.replica.news.subscribe();
+        let is_newer = |sample: &Arc<Sample>| sample.taken_at > self.sample.taken_at;
+        let newer = async {
+            while !read(&self.replica.sample).as_ref().is_some_and(is_newer) && news.changed().await.is_ok() {}
+        };
+        let _ = tokio::time::timeout(self.replica.settings.silence_max, newer).await;
+    }
+
     pub(super) fn replica_name(&self) -> &str {
         self.replica.name()
     }

@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::connection::{backoff, chain, connect};
 use super::replica::Replica;
+use crate::error::{Disposition, GENERATION, disposition};
 use crate::queries;
 
 /// Why sampling over a connection ended.
@@ -60,9 +61,12 @@ async fn follow_generation(replica: &Replica, client: &ClientWrapper, sampled: &
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let sample = in_time(silence_max, queries::sample(client, &statement, generation)).await?;
-        let Some(sample) = sample else {
-            return Ok(());
+        let sample = match in_time(silence_max, queries::sample(client, &statement, generation)).await {
+            Ok(Some(sample)) => sample,
+            Ok(None) => return Ok(()),
+            // Replay was quick: the generation was left and dropped between two samples.
+            Err(Ended::Database(error)) if disposition(&error) == Disposition::Retry(GENERATION) => return Ok(()),
+            Err(ended) => return Err(ended),
         };
         if replica.is_connected() {
             replica.sampled(sample);
