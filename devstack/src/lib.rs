@@ -15,6 +15,7 @@
 
 mod account;
 mod artefacts;
+mod beside;
 mod catalog;
 mod changes;
 mod companion;
@@ -23,6 +24,7 @@ pub mod demo;
 pub mod doctor;
 pub mod endpoints;
 mod failure;
+pub mod jdbc_sink;
 mod kafka;
 mod lock;
 mod options;
@@ -38,13 +40,14 @@ mod stack;
 pub mod up;
 mod wait;
 
+pub use beside::start_beside;
 pub use companion::shared;
 pub use endpoints::Endpoints;
 pub use failure::Failure;
 pub use options::{Options, Part, PortName, bin_dir, default_cache_dir, parse_port, target_dir};
 pub use place::unused_state_dir;
 pub use ports::free_port;
-pub use progress::{Progress, warn};
+pub use progress::{Progress, Step, warn};
 pub use server::Server;
 pub use stack::Devstack;
 pub use wait::eventually;
