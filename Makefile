@@ -6,11 +6,6 @@ DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench doctor fmt lint install build
-# `make bench QUICK=1`: a minute or two that shows that all works; its figures are marked and mean little.
-LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
-PEER := $(LOADTEST) drain --peer jdbc-sink $(if $(QUICK),--quick --events 60000 --repeat 1)
-SAME_TOPIC := --form envelope-schema --peer-form envelope-schema
-BEST_FORMS := --form flattened --peer-form flattened-schema
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -24,6 +19,11 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked
 	$(CARGO) build --release --workspace --locked
 	$(CARGO) test --release --workspace --locked
+
+LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
+PEER := $(LOADTEST) drain --peer jdbc-sink $(if $(QUICK),--quick --events 60000 --repeat 1)
+SAME_TOPIC := --form envelope-schema --peer-form envelope-schema
+BEST_FORMS := --form flattened --peer-form flattened-schema
 
 bench: build ## the benchmarks, a quarter of an hour; JSON lines into target/bench; QUICK=1: a short, marked run
 ifdef QUICK

@@ -3,7 +3,8 @@
 //!
 //! **Flow.** [`Options`] say what and where; `artefacts` resolves the jars once; `place` takes the state folder; `kafka`,
 //! `postgres`, `connect` and `services` each know how one part is made, started and found healthy; `stack` puts them
-//! together; `up`, `smoke`, `demo` and `doctor` are the commands.
+//! together; `up`, `smoke`, `demo` and `doctor` are the commands. `jdbc_sink` and `start_beside` run further programs beside
+//! a devstack, for benchmarks.
 //!
 //! **Guarantees.** Nothing is left running, whatever ends devstack: children are stopped in order on a signal and on drop,
 //! and the kernel kills them when devstack is killed (Linux only, as is this crate). Every wait has a bound. Every failure
