@@ -95,7 +95,8 @@ impl<'a> Bench<'a> {
     async fn fill(&self, form: Form) -> Result<Filled> {
         let step = self.stack.progress.bar("topic: filling", self.recipe.events);
         let topic = Topic::create(self.stack.kafka()?, &unused_name("drain"), self.recipe.partitions).await?;
-        let filled = tokio::task::block_in_place(|| topic.fill(&self.recipe, form, |told| step.position(told, "")))?;
+        let filled =
+            tokio::task::block_in_place(|| topic.fill(&self.recipe, form, |told| step.position(told, "produced")))?;
         let (events, bytes) = (self.recipe.events, filled.bytes);
         step.done(&format!("topic: {events} events, {} bytes each, {form:?}", bytes / events));
         Ok(filled)

@@ -110,7 +110,7 @@ async fn measure(
     processes.extend(writer.pid().map(|pid| (WriterDrain::NAME.to_owned(), pid)));
     let used = || processes.iter().map(|(name, pid)| Ok((name.clone(), cpu::used(*pid)?))).collect::<Result<Vec<_>>>();
     let before = used()?;
-    let rate_achieved = produce(options, lines, producer, &schedule, |sent| step.position(sent, "")).await?;
+    let rate_achieved = produce(options, lines, producer, &schedule, |sent| step.position(sent, "sent")).await?;
     let mut histograms = Vec::new();
     for follower in followers {
         histograms.push(follower.await??);

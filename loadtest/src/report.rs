@@ -1,6 +1,5 @@
 //! Results: a JSON line each for programs, a table and the ratios for people.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
@@ -60,7 +59,7 @@ pub fn summary(writer: &[Figures], peer: &[Figures], quick: bool) {
     for (name, all) in [("writer", writer), ("jdbc-sink", peer)].into_iter().filter(|(_, all)| !all.is_empty()) {
         say(&format!("{name}, median of {} (lowest to highest)", all.len()));
         for (what, value) in columns(name, all) {
-            say(&format!("  {what:<28} {}", spread(&value)));
+            say(&format!("  {what:<36} {}", spread(&value)));
         }
     }
     if !peer.is_empty() {
@@ -69,22 +68,22 @@ pub fn summary(writer: &[Figures], peer: &[Figures], quick: bool) {
         say("writer against jdbc-sink, turn by turn: more than 1 is better");
         let per_second = ratio(|w, p| w.events_per_second / p.events_per_second);
         let per_cpu = ratio(|w, p| p.work_cpu_us_per_event / w.work_cpu_us_per_event);
-        say(&format!("  {:<28} {}", "events per second", spread(&per_second)));
-        say(&format!("  {:<28} {}", "events per CPU second", spread(&per_cpu)));
+        say(&format!("  {:<36} {}", "events per second", spread(&per_second)));
+        say(&format!("  {:<36} {}", "events per CPU second", spread(&per_cpu)));
     }
 }
 
-fn columns(name: &str, all: &[Figures]) -> BTreeMap<String, Vec<f64>> {
+fn columns(name: &str, all: &[Figures]) -> Vec<(String, Vec<f64>)> {
     let each = |of: &dyn Fn(&Figures) -> f64| all.iter().map(of).collect::<Vec<f64>>();
-    let mut columns = BTreeMap::from([
+    let mut columns = vec![
         ("events/s".to_owned(), each(&|figures| figures.events_per_second)),
         (format!("CPU µs/event, {name} + primary"), each(&|figures| figures.work_cpu_us_per_event)),
         ("WAL B/event".to_owned(), each(&|figures| figures.wal_bytes_per_event)),
         ("peak RSS MB".to_owned(), each(&|figures| figures.peak_rss_bytes as f64 / 1e6)),
-    ]);
+    ];
     for process in all[0].cpu_us_per_event.keys() {
         let column = each(&|figures| figures.cpu_us_per_event[process]);
-        columns.insert(format!("CPU µs/event of {process}"), column);
+        columns.push((format!("CPU µs/event of {process}"), column));
     }
     columns
 }
