@@ -5,7 +5,7 @@ CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test doctor fmt lint install build
+.PHONY: help demo test bench doctor fmt lint install build
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -19,6 +19,24 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked
 	$(CARGO) build --release --workspace --locked
 	$(CARGO) test --release --workspace --locked
+
+LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
+PEER := $(LOADTEST) drain --peer jdbc-sink $(if $(QUICK),--quick --events 60000 --repeat 1)
+SAME_TOPIC := --form envelope-schema --peer-form envelope-schema
+BEST_FORMS := --form flattened --peer-form flattened-schema
+
+bench: build ## the benchmarks, a quarter of an hour; JSON lines into target/bench; QUICK=1: a short, marked run
+ifdef QUICK
+	$(PEER) $(SAME_TOPIC)
+	$(LOADTEST) latency --quick --seconds 10 --warm-up-seconds 2 --sites 2000 --repeat 1
+else
+	$(PEER) $(SAME_TOPIC)
+	$(PEER) $(BEST_FORMS)
+	$(PEER) $(SAME_TOPIC) --unrelated 80
+	$(PEER) $(BEST_FORMS) --unrelated 80
+	$(LOADTEST) drain --events 1000000 --repeat 1
+	$(LOADTEST) latency
+endif
 
 doctor: ## says what the machine lacks and the command that installs it
 	@if [ -x $(DEVSTACK) ]; then $(DEVSTACK) doctor; else devstack/install.sh --check; fi

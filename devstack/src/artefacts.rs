@@ -45,6 +45,8 @@ macro_rules! set {
 pub(crate) const KAFKA: Set = set!("kafka");
 pub(crate) const CONNECT: Set = set!("connect");
 pub(crate) const DEBEZIUM: Set = set!("debezium");
+pub(crate) const JDBC_SINK: Set = set!("jdbc-sink");
+/// What the parts of a devstack need; the JDBC sink is for benchmarks only.
 pub(crate) const ALL: [Set; 3] = [KAFKA, CONNECT, DEBEZIUM];
 
 impl Set {
@@ -165,6 +167,7 @@ mod tests {
             (KAFKA, "kafka_2.13-4.3.1.jar"),
             (CONNECT, "connect-runtime-4.3.1.jar"),
             (DEBEZIUM, "debezium-connector-postgres-3.7.0.Final.jar"),
+            (JDBC_SINK, "debezium-connector-jdbc-3.5.0.Final.jar"),
         ] {
             assert!(set.lock().names().any(|name| name == jar), "{jar}");
             assert_eq!(set.lock().to_string(), set.lock, "sorted, one line each");

@@ -71,13 +71,25 @@ fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
 
 /// A Java program with the jars of `sets` that logs to its standard output.
 pub(crate) fn java_launch(place: &Place, name: &str, sets: &[Set], dir: &Path, flags: &[&str]) -> Result<Launch> {
+    java_program(&place.cache_dir, &place.log(name), name, sets, dir, flags)
+}
+
+/// The same outside a devstack's folder.
+pub(crate) fn java_program(
+    cache_dir: &Path,
+    log: &Path,
+    name: &str,
+    sets: &[Set],
+    dir: &Path,
+    flags: &[&str],
+) -> Result<Launch> {
     let Some(java) = java() else {
         bail!("{name}: java is missing\n  way out: {}", crate::doctor::WAY_OUT);
     };
     let logging = dir.join("log4j2.properties");
     fs::write(&logging, LOG4J2).with_context(|| format!("{} can't be written", logging.display()))?;
-    let class_path: Vec<_> = sets.iter().map(|set| set.folder(&place.cache_dir).join("*")).collect();
-    Ok(Launch::new(name, java, dir, &place.log(name))
+    let class_path: Vec<_> = sets.iter().map(|set| set.folder(cache_dir).join("*")).collect();
+    Ok(Launch::new(name, java, dir, log)
         .args(flags)
         .args([format!("-Dlog4j2.configurationFile={}", logging.display())])
         .args(["-cp".into(), std::env::join_paths(class_path)?]))

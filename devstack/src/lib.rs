@@ -3,7 +3,8 @@
 //!
 //! **Flow.** [`Options`] say what and where; `artefacts` resolves the jars once; `place` takes the state folder; `kafka`,
 //! `postgres`, `connect` and `services` each know how one part is made, started and found healthy; `stack` puts them
-//! together; `up`, `smoke`, `demo` and `doctor` are the commands.
+//! together; `up`, `smoke`, `demo` and `doctor` are the commands. `jdbc_sink` and `start_beside` run further programs beside
+//! a devstack, for benchmarks.
 //!
 //! **Guarantees.** Nothing is left running, whatever ends devstack: children are stopped in order on a signal and on drop,
 //! and the kernel kills them when devstack is killed (Linux only, as is this crate). Every wait has a bound. Every failure
@@ -15,6 +16,7 @@
 
 mod account;
 mod artefacts;
+mod beside;
 mod catalog;
 mod changes;
 mod companion;
@@ -23,6 +25,7 @@ pub mod demo;
 pub mod doctor;
 pub mod endpoints;
 mod failure;
+pub mod jdbc_sink;
 mod kafka;
 mod lock;
 mod options;
@@ -38,13 +41,14 @@ mod stack;
 pub mod up;
 mod wait;
 
+pub use beside::start_beside;
 pub use companion::shared;
 pub use endpoints::Endpoints;
 pub use failure::Failure;
 pub use options::{Options, Part, PortName, bin_dir, default_cache_dir, parse_port, target_dir};
 pub use place::unused_state_dir;
 pub use ports::free_port;
-pub use progress::{Progress, warn};
+pub use progress::{Progress, Step, warn};
 pub use server::Server;
 pub use stack::Devstack;
 pub use wait::eventually;

@@ -32,19 +32,19 @@ impl Progress {
     }
 
     /// Shows that something of unknown length goes on.
-    pub(crate) fn spinner(&self, text: &str) -> Step {
+    pub fn spinner(&self, text: &str) -> Step {
         let style = "{spinner:.cyan} {msg} {elapsed:.dim}";
         self.step(ProgressBar::new_spinner(), style, text)
     }
 
     /// Shows how much of `total` is done.
-    pub(crate) fn bar(&self, text: &str, total: u64) -> Step {
+    pub fn bar(&self, text: &str, total: u64) -> Step {
         let style = "{spinner:.cyan} {msg} {wide_bar:.cyan/dim} {pos}/{len} {elapsed:.dim}";
         self.step(ProgressBar::new(total), style, text)
     }
 
     /// Says one line.
-    pub(crate) fn line(&self, text: &str) {
+    pub fn line(&self, text: &str) {
         match self.how {
             How::Bars => self.bars.suspend(|| warn(text)),
             How::Lines => warn(text),
@@ -66,7 +66,7 @@ impl Progress {
 
 /// One thing that takes its time; vanishes on drop, so an error leaves no half bar behind.
 #[derive(Debug)]
-pub(crate) struct Step {
+pub struct Step {
     progress: Progress,
     bar: ProgressBar,
     text: String,
@@ -77,7 +77,7 @@ pub(crate) struct Step {
 
 impl Step {
     /// Sets how much is done; plain output gets a line per tenth.
-    pub(crate) fn position(&self, done: u64, note: &str) {
+    pub fn position(&self, done: u64, note: &str) {
         use std::sync::atomic::Ordering::Relaxed;
         self.bar.set_position(done);
         self.bar.set_message(format!("{} ({note})", self.text));
@@ -88,7 +88,7 @@ impl Step {
     }
 
     /// Ends the step with a line that stays, and the time it took.
-    pub(crate) fn done(self, text: &str) {
+    pub fn done(self, text: &str) {
         self.bar.finish_and_clear();
         self.progress.line(&format!("{text} ({:.1} s)", self.started.elapsed().as_secs_f64()));
     }
