@@ -5,7 +5,7 @@ CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test doctor fmt lint install build
+.PHONY: help demo test torture doctor fmt lint install build
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -19,6 +19,9 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked
 	$(CARGO) build --release --workspace --locked
 	$(CARGO) test --release --workspace --locked
+
+torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer
+	$(dir $(DEVSTACK))torture "$(SEED)" "$(MINUTES)"
 
 doctor: ## says what the machine lacks and the command that installs it
 	@if [ -x $(DEVSTACK) ]; then $(DEVSTACK) doctor; else devstack/install.sh --check; fi

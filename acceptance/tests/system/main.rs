@@ -11,6 +11,8 @@ mod frozen_writer;
 mod key_changes;
 mod killed_writers;
 mod look_ups;
+mod rebalances;
+mod saboteurs;
 mod stops;
 mod tail_of_the_log;
 
