@@ -5,7 +5,7 @@ CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench doctor fmt lint install build
+.PHONY: help demo test torture bench doctor fmt lint install build
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -19,6 +19,9 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked
 	$(CARGO) build --release --workspace --locked
 	$(CARGO) test --release --workspace --locked
+
+torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer
+	$(dir $(DEVSTACK))torture "$(SEED)" "$(MINUTES)"
 
 LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
 PEER := $(LOADTEST) drain --peer jdbc-sink $(if $(QUICK),--quick --events 60000 --repeat 1)

@@ -96,8 +96,20 @@ impl Topic {
     /// neither loses nor doubles one.
     pub fn produce(&self, records: &[Record]) -> Result<()> {
         let (producer, deliveries) = self.producer(&[("enable.idempotence", "true"), ("acks", "all")])?;
-        self.send(&producer, records)?;
+        self.send(&producer, records, |_| ())?;
         flushed(&producer, &deliveries)
+    }
+
+    /// As [`Self::produce`] into an empty topic: gives the offset of each record.
+    pub(crate) fn produce_for_offsets(&self, records: &[Record]) -> Result<Vec<i64>> {
+        self.produce(records)?;
+        let mut next = Ends::new();
+        let offset = |record: &Record| {
+            let next = next.entry(record.partition).or_default();
+            *next += 1;
+            *next - 1
+        };
+        Ok(records.iter().map(offset).collect())
     }
 
     /// Writes each list in a Kafka transaction of its own, which is committed, or aborted where `false` stands beside it.
@@ -107,7 +119,7 @@ impl Topic {
         producer.init_transactions(ANSWER_MAX)?;
         for (records, commit) in transactions {
             producer.begin_transaction()?;
-            self.send(&producer, records)?;
+            self.send(&producer, records, |_| ())?;
             // The records must be in the log before the marker, else an abort would not have to write them at all.
             flushed(&producer, &deliveries)?;
             match commit {
@@ -154,7 +166,7 @@ impl Topic {
         Ok(())
     }
 
-    fn client(&self) -> ClientConfig {
+    pub(crate) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.servers).set("log_level", "0");
         config
@@ -172,14 +184,21 @@ impl Topic {
         Ok((config.create_with_context(deliveries.clone())?, deliveries))
     }
 
-    fn send(&self, producer: &Producer, records: &[Record]) -> Result<()> {
-        for record in records {
+    /// Hands records to a producer in order; `opaque` gives each one's companion by its number.
+    pub(crate) fn send<C: ProducerContext>(
+        &self,
+        producer: &ThreadedProducer<C>,
+        records: &[Record],
+        opaque: impl Fn(usize) -> C::DeliveryOpaque,
+    ) -> Result<()> {
+        for (number, record) in records.iter().enumerate() {
             let headers = record
                 .headers
                 .iter()
                 .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
-            let mut message: BaseRecord<'_, str, str> =
-                BaseRecord::to(&self.name).partition(record.partition).key(record.key.as_str()).headers(headers);
+            let mut message: BaseRecord<'_, str, str, C::DeliveryOpaque> =
+                BaseRecord::with_opaque_to(&self.name, opaque(number)).partition(record.partition);
+            message = message.key(record.key.as_str()).headers(headers);
             message.payload = record.value.as_deref();
             while let Err((error, refused)) = producer.send(message) {
                 ensure!(error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull), "produce: {error}");

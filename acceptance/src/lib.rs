@@ -12,19 +12,25 @@
 //! be repeated here.
 
 mod check;
+mod feed;
 mod kafka;
 mod model;
+mod proxy;
 mod record;
 mod service;
 mod source;
 mod system;
+mod torture;
 mod view;
 
 pub use check::{assert_equal, assert_equal_in, differences};
+pub use feed::{Chunk, Feed};
 pub use kafka::{Ends, Topic};
 pub use model::{App, Model, Site};
+pub use proxy::Proxy;
 pub use record::{Record, partition_of};
 pub use service::{Condition, Service};
 pub use source::Source;
 pub use system::{Outcome, Position, Session, System, scenario};
+pub use torture::torture;
 pub use view::View;

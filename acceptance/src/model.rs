@@ -46,6 +46,14 @@ pub struct Site {
     pub apps: BTreeMap<(String, String), App>,
 }
 
+impl Site {
+    /// The document that is served for it.
+    pub(crate) fn document(&self, site_id: &str) -> Value {
+        let apps: Vec<Value> = self.apps.values().map(App::document).collect();
+        json!({"site_id": site_id, "version": self.apps_version, "apps": apps})
+    }
+}
+
 /// The sites that exist after some records.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
@@ -75,7 +83,7 @@ impl Model {
         model
     }
 
-    fn apply(&mut self, record: &Record) {
+    pub(crate) fn apply(&mut self, record: &Record) {
         match &record.after {
             Some(site) => self.sites.insert(record.site_id.clone(), Arc::clone(site)),
             None => self.sites.remove(&record.site_id),
@@ -84,12 +92,7 @@ impl Model {
 
     /// The document that is served for each site.
     pub fn documents(&self) -> BTreeMap<String, Value> {
-        let document = |(site_id, site): (&String, &Arc<Site>)| {
-            let apps: Vec<Value> = site.apps.values().map(App::document).collect();
-            let document = json!({"site_id": site_id, "version": site.apps_version, "apps": apps});
-            (site_id.clone(), document)
-        };
-        self.sites.iter().map(document).collect()
+        self.sites.iter().map(|(site_id, site)| (site_id.clone(), site.document(site_id))).collect()
     }
 
     /// Who has what, as (app, site, instance).

@@ -62,12 +62,31 @@ impl Source {
         }
     }
 
+    /// The same table with another future.
+    pub(crate) fn fork(&self, seed: u64) -> Self {
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            sites: self.sites.clone(),
+            site_ids: self.site_ids.clone(),
+            deleted: self.deleted.clone(),
+            filler: self.filler.clone(),
+            records: Vec::new(),
+            ..*self
+        }
+    }
+
     /// The next records: as many as asked for, or one or two more, where one change makes several.
     pub fn records(&mut self, count: usize) -> Vec<Record> {
         while self.records.len() < count {
             self.change();
         }
         std::mem::take(&mut self.records)
+    }
+
+    /// The table as it is.
+    #[cfg(test)]
+    pub(crate) fn sites(&self) -> &BTreeMap<String, Arc<Site>> {
+        &self.sites
     }
 
     fn change(&mut self) {

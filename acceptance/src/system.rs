@@ -141,13 +141,25 @@ impl System {
     /// As [`Self::writer`], with further client properties (a static membership, another session).
     pub fn writer_in_session(&self, env: &[(&str, &str)], properties: &[(&str, &str)]) -> Result<Service> {
         let (name, admin_port) = (self.next_name("writer"), free_port()?);
-        let properties = SESSION.iter().chain(properties).map(|(key, value)| format!("{key}={value}\n"));
+        // Under KIP-848 the session's limits are the broker's.
+        let session = if properties.iter().any(|(key, _)| *key == "group.protocol") { &[][..] } else { &SESSION };
+        let properties = session.iter().chain(properties).map(|(key, value)| format!("{key}={value}\n"));
         let file = self.folder.join(format!("{name}.properties"));
         fs::write(&file, properties.collect::<String>())?;
         let mut environment = self.writer_environment(env);
         environment.insert("KAFKA_PROPERTIES_FILE".to_owned(), file.display().to_string());
         environment.insert("WRITER_ADMIN_LISTEN".to_owned(), format!("127.0.0.1:{admin_port}"));
         Service::start(&name, &bin_dir()?.join("writer"), &self.folder, &environment, admin_port, None)
+    }
+
+    /// The primary's URL for the writer's login, as writers have it.
+    pub fn writer_url(&self) -> String {
+        with_login(&self.primary_url, &self.login("writer"))
+    }
+
+    /// The primary's URL for the reader's login, for a reader that falls back to it.
+    pub(crate) fn reader_url_of_primary(&self) -> String {
+        with_login(&self.primary_url, &self.login("reader"))
     }
 
     /// Starts a reader on the replica; returns before it is ready.
@@ -182,7 +194,7 @@ impl System {
     fn writer_environment(&self, over: &[(&str, &str)]) -> BTreeMap<String, String> {
         let own = [
             ("KAFKA_BOOTSTRAP_SERVERS", self.kafka.clone()),
-            ("DATABASE_URL", with_login(&self.primary_url, &self.login("writer"))),
+            ("DATABASE_URL", self.writer_url()),
             ("WRITER_TOPIC", self.topic.name().to_owned()),
             ("WRITER_GROUP", self.group.clone()),
         ];

@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::artefacts::{KAFKA, Set};
-use crate::options::{PortName, java};
+use crate::options::{Detour, PortName, java};
 use crate::place::{Place, remove};
 use crate::process::Launch;
 use crate::server::{Ready, Server};
@@ -31,7 +31,7 @@ pub(crate) async fn start(place: &Place) -> Result<(Server, String)> {
     let (port, controller_port) = (place.ports.get(PortName::Kafka)?, crate::ports::free_port()?);
     let dir = place.fresh_dir("kafka")?;
     let properties = dir.join("server.properties");
-    fs::write(&properties, server_properties(port, controller_port, &dir.join("data")))?;
+    fs::write(&properties, server_properties(port, controller_port, place.kafka_detour, &dir.join("data")))?;
     format(place, &dir, &properties).await?;
     let launch = java_launch(place, "kafka", &[KAFKA], &dir, &[HEAP])?.args(["kafka.Kafka"]).args([&properties]);
     let address = format!("127.0.0.1:{port}");
@@ -96,16 +96,19 @@ pub(crate) fn java_program(
 }
 
 /// Replication factor 1 everywhere, few partitions for internal topics, no wait before a group's first rebalance, short
-/// session timeouts allowed (tests freeze consumers), and no topic by accident.
-fn server_properties(port: u16, controller_port: u16, data: &Path) -> String {
+/// session timeouts allowed (tests freeze consumers; groups of KIP-848 have the broker's), and no topic by accident.
+fn server_properties(port: u16, controller_port: u16, detour: Option<Detour>, data: &Path) -> String {
+    let detour_on = |port: u16| format!(",DETOUR://127.0.0.1:{port}");
+    let listened = detour.map(|detour| detour_on(detour.port)).unwrap_or_default();
+    let advertised = detour.map(|detour| detour_on(detour.advertised_port)).unwrap_or_default();
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port}{listened},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
 num.partitions=1
@@ -122,6 +125,8 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000
 group.consumer.min.heartbeat.interval.ms=100
+group.consumer.session.timeout.ms=4000
+group.consumer.heartbeat.interval.ms=500
 message.max.bytes={MESSAGE_BYTES_MAX}
 replica.fetch.max.bytes={MESSAGE_BYTES_MAX}
 log.cleaner.dedupe.buffer.size=16777216

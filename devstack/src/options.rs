@@ -61,8 +61,19 @@ pub struct Options {
     pub bin_dir: PathBuf,
     /// Ports that must be these; others are free ones.
     pub ports: BTreeMap<PortName, u16>,
+    /// Another way to the broker, for tests that put a proxy before it.
+    pub kafka_detour: Option<Detour>,
     /// How it speaks.
     pub progress: Progress,
+}
+
+/// A second listener of the broker, whose clients are told to come back by another port: that of a proxy before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detour {
+    /// Where the broker listens.
+    pub port: u16,
+    /// The port of 127.0.0.1 that it advertises there.
+    pub advertised_port: u16,
 }
 
 impl Options {
@@ -74,6 +85,7 @@ impl Options {
             cache_dir: default_cache_dir()?,
             bin_dir: bin_dir()?,
             ports: BTreeMap::new(),
+            kafka_detour: None,
             progress: Progress::silent(),
         })
     }

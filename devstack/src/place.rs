@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::account::{Account, folder_for, remove_temporary};
-use crate::options::Options;
+use crate::options::{Detour, Options};
 use crate::ports::Ports;
 
 /// Folder of the Postgres servers' data inside the state folder.
@@ -23,6 +23,7 @@ pub(crate) struct Place {
     pub(crate) cache_dir: PathBuf,
     pub(crate) bin_dir: PathBuf,
     pub(crate) ports: Ports,
+    pub(crate) kafka_detour: Option<Detour>,
     /// Who Postgres runs as, and the folder it may write to.
     pub(crate) account: Option<Account>,
     pub(crate) postgres_dir: PathBuf,
@@ -44,6 +45,7 @@ impl Place {
             cache_dir: options.cache_dir.clone(),
             bin_dir: options.bin_dir.clone(),
             ports: Ports::new(options.ports.clone()),
+            kafka_detour: options.kafka_detour,
             account,
             postgres_dir,
             _held: held,

@@ -26,6 +26,8 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 const VIEW_DATABASE: &str = "siteview";
 const SOURCE_DATABASE: &str = "metasite";
 const SLOT: &str = "view_replica";
+/// The view's servers as they are at first; a failover changes who is what, not the names.
+const SERVERS: [&str; 2] = ["view-primary", "view-replica"];
 
 /// Enough for many tests at once on one cluster; the replica must allow as many as its primary.
 const VIEW_SETTINGS: [&str; 3] = ["max_connections=300", "wal_level=replica", "shared_buffers=256MB"];
@@ -44,14 +46,14 @@ pub(crate) struct View {
 
 /// Makes and starts a primary, copies it to a replica, and returns when the replica streams.
 pub(crate) async fn start_view(place: &Place) -> Result<View> {
-    let primary = Cluster::new(place, "view-primary", place.ports.get(PortName::ViewPrimary)?)?;
+    let primary = Cluster::new(place, SERVERS[0], place.ports.get(PortName::ViewPrimary)?)?;
     primary.initdb().await?;
     let primary_server = primary.start(&VIEW_SETTINGS).await?;
     primary.create_database(VIEW_DATABASE).await?;
 
-    let mut replica = Cluster::new(place, "view-replica", place.ports.get(PortName::ViewReplica)?)?;
+    let mut replica = Cluster::new(place, SERVERS[1], place.ports.get(PortName::ViewReplica)?)?;
     replica.password.clone_from(&primary.password);
-    replica.copy_of(&primary).await?;
+    replica.copy_of(primary.port).await?;
     let replica_server = replica.start(&[&VIEW_SETTINGS[..], &REPLICA_SETTINGS[..]].concat()).await?;
     let replica_url = replica.url(VIEW_DATABASE);
     let streaming = async || streams(&replica_url).await.then_some(());
@@ -59,6 +61,39 @@ pub(crate) async fn start_view(place: &Place) -> Result<View> {
         .await
         .map_err(|error| replica_server.failure(&error.to_string()))?;
     Ok(View { primary: primary_server, primary_url: primary.url(VIEW_DATABASE), replica: replica_server, replica_url })
+}
+
+/// The replica becomes the primary; returns once it takes writes. Its old primary must be gone.
+pub(crate) async fn promote(replica_url: &str) -> Result<()> {
+    let statement = "select pg_promote(true, $1)";
+    let seconds = i32::try_from(START_DEADLINE.as_secs()).expect("a minute or two");
+    let promoted = client(replica_url).await?.query_one(statement, &[&seconds]).await?.get(0);
+    if promoted { Ok(()) } else { bail!("the replica is not promoted within {} s", START_DEADLINE.as_secs()) }
+}
+
+/// Makes a replica of the primary at `primary_url` in the place that another server of the view, now gone, had on `url`.
+pub(crate) async fn replace(place: &Place, gone: &Server, url: &str, primary_url: &str) -> Result<Server> {
+    let name = SERVERS.into_iter().find(|name| *name == gone.launch.name).context("a server of the view")?;
+    let ((password, primary_port), (_, port)) = (parts_of(primary_url)?, parts_of(url)?);
+    let mut replica = Cluster::new(place, name, port)?;
+    replica.password = password;
+    replica.copy_of(primary_port).await?;
+    let server = replica.start(&[&VIEW_SETTINGS[..], &REPLICA_SETTINGS[..]].concat()).await?;
+    eventually("the replica streams from the primary", START_DEADLINE, async || streams(url).await.then_some(()))
+        .await
+        .map_err(|error| server.failure(&error.to_string()))?;
+    Ok(server)
+}
+
+/// Password and port of a URL that [`Cluster::url`] made.
+fn parts_of(url: &str) -> Result<(String, u16)> {
+    let parts = || {
+        let (login, place) = url.rsplit_once('@')?;
+        let (_, password) = login.rsplit_once(':')?;
+        let port = place.split_once('/')?.0.rsplit_once(':')?.1.parse().ok()?;
+        Some((password.to_owned(), port))
+    };
+    parts().context("the URL of a server of the view")
 }
 
 /// Makes and starts the source with its tables. Returns it with the superuser's URL.
@@ -151,13 +186,13 @@ impl<'a> Cluster<'a> {
     }
 
     /// A copy of a running primary that follows it through a replication slot.
-    async fn copy_of(&self, primary: &Cluster<'_>) -> Result<()> {
+    async fn copy_of(&self, primary_port: u16) -> Result<()> {
         self.launch("pg_basebackup")
             .args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast", "--no-sync", "-X", "stream"])
-            .args([format!("--port={}", primary.port)])
+            .args([format!("--port={primary_port}")])
             .args(["-R", "-C", "-S", SLOT, "-D"])
             .args([&self.data])
-            .env("PGPASSWORD", &primary.password)
+            .env("PGPASSWORD", &self.password)
             .run("copying the primary", MAKE_DEADLINE)
             .await
     }

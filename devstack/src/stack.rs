@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use crate::endpoints::{Endpoints, Pids};
 use crate::failure::Failure;
@@ -18,6 +18,8 @@ use crate::{artefacts, connect, kafka, postgres, services};
 pub struct Devstack {
     endpoints: Endpoints,
     servers: Servers,
+    /// The server that a failover has ended, with its URL, until a new replica stands in its place.
+    gone_primary: Option<(Server, String)>,
     // After the servers: the folder is let go when they have stopped.
     place: Place,
 }
@@ -40,12 +42,17 @@ impl Devstack {
         let parts = options.closure();
         let place = Place::take(&options)?;
         artefacts::ensure(&sets(&parts), &options.cache_dir, &options.progress).await?;
-        let mut started = Self { endpoints: Endpoints::default(), servers: Servers::default(), place };
+        let (endpoints, servers) = (Endpoints::default(), Servers::default());
+        let mut started = Self { endpoints, servers, gone_primary: None, place };
         started.start_stores(&parts, &options).await?;
         started.start_movers(&parts, &options).await?;
-        started.endpoints.pids = started.servers.pids();
-        write_whole(&started.place.endpoints_path(), &started.endpoints.to_json())?;
+        started.tell()?;
         Ok(started)
+    }
+
+    fn tell(&mut self) -> Result<()> {
+        self.endpoints.pids = self.servers.pids();
+        write_whole(&self.place.endpoints_path(), &self.endpoints.to_json())
     }
 
     /// Where everything listens.
@@ -66,6 +73,30 @@ impl Devstack {
     /// The view's replica.
     pub fn view_replica(&self) -> Option<&Server> {
         self.servers.view_replica.as_ref()
+    }
+
+    /// Ends the view's primary as a crash would and promotes its replica; from then on that one is the primary and there is
+    /// no replica. What the replica had not received is lost.
+    pub async fn fail_over(&mut self) -> Result<()> {
+        let (Some(primary), Some(replica)) = (self.servers.view_primary.take(), self.servers.view_replica.take())
+        else {
+            bail!("a failover takes a primary and a replica");
+        };
+        primary.kill();
+        let urls = (self.endpoints.view_primary_url.take(), self.endpoints.view_replica_urls.pop());
+        (self.endpoints.view_primary_url, self.servers.view_primary) = (urls.1, Some(replica));
+        self.gone_primary = Some((primary, urls.0.context("a primary has a URL")?));
+        self.tell()?;
+        postgres::promote(self.endpoints.view_primary_url.as_deref().unwrap_or_default()).await
+    }
+
+    /// Makes a replica of the primary anew, in the place of the one that [`Self::fail_over`] ended; returns when it streams.
+    pub async fn attach_replica(&mut self) -> Result<()> {
+        let (gone, url) = self.gone_primary.take().context("a replica is attached after a failover")?;
+        let primary_url = self.endpoints.view_primary_url.as_deref().context("a primary has a URL")?;
+        self.servers.view_replica = Some(postgres::replace(&self.place, &gone, &url, primary_url).await?);
+        self.endpoints.view_replica_urls = vec![url];
+        self.tell()
     }
 
     /// The source's Postgres.

@@ -54,11 +54,6 @@ impl System {
         command.spawn().context("writer: cargo build --release --workspace")
     }
 
-    /// The URL of the login that writers use.
-    pub fn writer_url(&self) -> String {
-        super::with_login(&self.primary_url, &self.login("writer"))
-    }
-
     /// A file of the test.
     pub fn file(&self, name: &str, text: &str) -> Result<String> {
         let path = self.folder.join(name);
