@@ -187,6 +187,7 @@ fn write(entry: &mut Entry, event: &Event, place: Place, version: &Told<Option<i
     let before = entry.folded.as_ref();
     if before.is_some_and(|site| site.alive && site.content.hash() == content.hash()) {
         forget_delete(entry, place.partition);
+        move_guard(entry, event, place);
         return Outcome::Unchanged;
     }
     // An event without a position (an incremental snapshot's row) counts, and leaves the guard as it is.
@@ -209,6 +210,17 @@ fn write(entry: &mut Entry, event: &Event, place: Place, version: &Told<Option<i
     });
     entry.dirty = true;
     Outcome::Applied
+}
+
+/// A key that moves to another partition (when partitions are added) takes its guard along with its first event there, whatever
+/// that changes: what the old partition says late is older, and order no longer keeps it from counting.
+fn move_guard(entry: &mut Entry, event: &Event, place: Place) {
+    let Some(site) = entry.folded.as_mut() else { return };
+    if site.partition != place.partition && event.source_position.is_some() {
+        (site.source_position, site.source_epoch) = (event.source_position, place.source_epoch);
+        (site.partition, site.offset) = (place.partition, place.offset);
+        entry.dirty = true;
+    }
 }
 
 fn delete(entry: &mut Entry, event: &Event, place: Place) -> Outcome {

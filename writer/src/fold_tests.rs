@@ -489,3 +489,16 @@ fn a_site_deleted_and_inserted_again_has_the_version_of_the_insert() {
     view.assert_lives(2, "a");
     assert_eq!(view.site("s").last_delete_partition, None);
 }
+
+#[test]
+fn a_key_that_moves_unchanged_takes_its_guard_along() {
+    let mut view = Following::new();
+    assert_eq!(view.fold(told("a", 1, 10)), Applied);
+    view.store();
+    // The new partition tells it first; what the old one says late is older.
+    assert_eq!(view.at(2).fold(told("a", 3, 30)), Unchanged);
+    view.store();
+    assert_eq!(view.at(0).fold_all([told("b", 2, 20), deleted("s", 25), tombstone("s")]), [Stale, Stale, Stale]);
+    let site = view.sites[&id("s")].folded.as_ref().expect("there");
+    assert!(site.alive && site.partition == 2 && site.version == Some(1));
+}

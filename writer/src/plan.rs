@@ -108,6 +108,13 @@ fn apps_differ(entry: &Entry) -> bool {
     }
 }
 
+/// Whether a site goes to another partition and stays as it is otherwise: its apps are counted there, and no change is told.
+fn only_moves(entry: &Entry) -> bool {
+    let alike =
+        |a: &Site, b: &Site| a.alive && b.alive && a.content.hash() == b.content.hash() && a.version == b.version;
+    entry.stored.as_ref().zip(entry.folded.as_ref()).is_some_and(|(stored, folded)| alike(stored, folded))
+}
+
 /// Builds the rows of all dirty entries. `documents` holds those of [`documents_needed`].
 pub fn plan(sites: &Sites, documents: &Documents) -> Plan {
     let mut plan = Plan::default();
@@ -135,7 +142,7 @@ impl Plan {
             let before = entry.stored.as_ref().filter(|site| site.alive);
             let before = before.map(|site| (documents.get(site_id).expect("loaded as needed"), site.partition));
             let after = after.filter(|_| site.alive).map(|apps| (apps, site.partition));
-            self.add_difference(site_id, site, before, after);
+            self.add_difference(site_id, Some(site).filter(|_| !only_moves(entry)), before, after);
         }
         self.sites.push(SiteRow { site_id: site_id.clone(), site: site.clone(), document });
     }
@@ -143,7 +150,7 @@ impl Plan {
     fn add_difference(
         &mut self,
         site_id: &SiteId,
-        site: &Site,
+        changed: Option<&Site>,
         before: Option<(&InstalledApps, i32)>,
         after: Option<(&InstalledApps, i32)>,
     ) {
@@ -163,13 +170,15 @@ impl Plan {
         };
         self.memberships_added.extend(difference.added.iter().map(membership));
         self.memberships_removed.extend(difference.removed.iter().map(membership));
-        self.changes.push(ChangeRow {
-            partition: site.partition,
-            offset: site.offset,
-            site_id: site_id.clone(),
-            app_ids: difference.app_ids(),
-            event: difference.event(site_id, site),
-        });
+        if let Some(site) = changed {
+            self.changes.push(ChangeRow {
+                partition: site.partition,
+                offset: site.offset,
+                site_id: site_id.clone(),
+                app_ids: difference.app_ids(),
+                event: difference.event(site_id, site),
+            });
+        }
     }
 }
 

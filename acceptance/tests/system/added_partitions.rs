@@ -19,13 +19,23 @@ const SITES: usize = 150;
 const EVENTS: u64 = 12;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_move_to_added_partitions_end_as_the_source_has_them() -> Result<()> {
+async fn keys_that_move_within_a_lane_end_as_the_source_has_them() -> Result<()> {
+    keys_move("1").await
+}
+
+/// Two transactions hold one site at once here.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_move_to_another_lane_end_as_the_source_has_them() -> Result<()> {
+    keys_move("4").await
+}
+
+async fn keys_move(lanes: &str) -> Result<()> {
     scenario(&servers()?, BEFORE, async |system| {
         let site_ids: Vec<String> = (0..SITES).map(|number| format!("moving-{number}")).collect();
         let first: Vec<Record> =
             site_ids.iter().map(|id| row(partition_of(id, BEFORE), id, 1, 1, "app-first")).collect();
         system.topic().produce(&first)?;
-        let mut writer = system.writer(&[])?;
+        let mut writer = system.writer(&[("WRITER_LANES", lanes)])?;
         system.drained().await?;
         grow(system).await?;
 

@@ -140,6 +140,9 @@ pub(crate) fn rename(records: &mut [Record], prefix: &str) {
         record.key = record.key.replace(&record.site_id, &id);
         record.value =
             record.value.as_ref().map(|value| value.replace(&format!("\"{}\"", record.site_id), &format!("\"{id}\"")));
+        for (_, key) in &mut record.headers {
+            *key = key.replace("{\"site_id\":\"", &format!("{{\"site_id\":\"{prefix}"));
+        }
         record.site_id = id;
     }
 }

@@ -236,8 +236,9 @@ async fn a_killed_verb_has_happened_with_its_audit_row_or_not_at_all() -> Result
         on_p(system, &["position", "set"], &["--to", "0"], "begin")?;
         let (mut done, mut killed) = (1, 0);
         for number in 0..KILLS {
-            let to = ((number + 1) % 2).to_string();
-            let set = ["position", "set", "--partition", "1", "--to", &to, "--reason", "killed or not"];
+            let to = i64::from((number + 1) % 2);
+            let to_text = to.to_string();
+            let set = ["position", "set", "--partition", "1", "--to", &to_text, "--reason", "killed or not"];
             let mut verb = system.writer_command(&set, &[])?.stderr(std::process::Stdio::null()).spawn()?;
             // Not a wait for anything: the kill falls into another moment each time.
             tokio::time::sleep(KILL_STEP * number).await;
@@ -246,7 +247,7 @@ async fn a_killed_verb_has_happened_with_its_audit_row_or_not_at_all() -> Result
             // The same call again ends what was begun, once.
             let line = system.operate(&set)?;
             done += 1;
-            ensure!(line["next_offset"].to_string() == to, "{line}");
+            ensure!(line["next_offset"] == to, "{line}");
             let rows = audit(system).await?;
             // Nobody else claims, so each change raised the epoch once; the first made the row with epoch 0.
             ensure!(line["epoch"] == rows.len() - 1 && rows.len() == done, "{line} {rows:#?}");
