@@ -26,5 +26,5 @@ pub use model::{App, Model, Site};
 pub use record::{Record, partition_of};
 pub use service::{Condition, Service};
 pub use source::Source;
-pub use system::{Position, Session, System, scenario};
+pub use system::{Ended, Position, Session, System, scenario, scenario_on};
 pub use view::View;

@@ -34,6 +34,7 @@ pub mod rejection;
 mod source;
 mod standing;
 pub mod store;
+pub mod verify;
 
 use std::{
     sync::{Arc, mpsc as blocking},

@@ -64,7 +64,8 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     print(&lines, config.json)
 }
 
-fn all_ends(config: &Config) -> anyhow::Result<std::collections::HashMap<i32, Option<ends::Ends>>> {
+/// The ends of all partitions of the topic; `None` for those that the broker does not tell. Blocks.
+pub(crate) fn all_ends(config: &Config) -> anyhow::Result<std::collections::HashMap<i32, Option<ends::Ends>>> {
     let mut client = ClientConfig::new();
     client.extend(config.kafka.clone());
     client.set("isolation.level", "read_committed").set("allow.auto.create.topics", "false");

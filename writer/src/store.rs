@@ -6,6 +6,8 @@
 
 mod claim;
 mod read;
+mod seen;
+mod takeover;
 mod write;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -16,6 +18,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions}
 
 pub use claim::{Claim, active_generation};
 pub use read::PositionRow;
+pub use seen::SiteSeen;
+pub use takeover::{Taken, last_partitions, memberships};
 
 use crate::{
     batch::{Part, Tenure},
