@@ -31,6 +31,6 @@ pub use proxy::Proxy;
 pub use record::{Record, partition_of};
 pub use service::{Condition, Service};
 pub use source::Source;
-pub use system::{Outcome, Position, Session, System, scenario};
+pub use system::{Ended, Outcome, Position, Session, System, scenario, scenario_on};
 pub use torture::torture;
 pub use view::View;

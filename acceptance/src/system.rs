@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::kafka::Topic;
 use crate::service::Service;
 
-pub use verbs::Outcome;
+pub use verbs::{Ended, Outcome};
 pub use watch::{Position, Session};
 
 /// A member that dies is missed after so long; the shorter, the faster the tests.
@@ -45,6 +45,26 @@ pub async fn scenario(
     let system = System::new(endpoints, partitions).await?;
     let prepared = async {
         system.topic.create().await?;
+        system.create_database().await?;
+        system.migrate().await
+    };
+    let outcome = match prepared.await {
+        Ok(()) => body(&system).await,
+        Err(error) => Err(error),
+    };
+    system.end(outcome)
+}
+
+/// As [`scenario`], on a topic that somebody else fills.
+pub async fn scenario_on(
+    endpoints: &Endpoints,
+    topic: &str,
+    partitions: i32,
+    body: impl AsyncFnOnce(&System) -> Result<()>,
+) -> Result<()> {
+    let mut system = System::new(endpoints, partitions).await?;
+    system.topic = Topic::new(&system.kafka, topic, partitions);
+    let prepared = async {
         system.create_database().await?;
         system.migrate().await
     };

@@ -17,5 +17,6 @@ create table public.meta_site (
 create table public.debezium_signal (
     id   varchar(64) primary key,
     type varchar(32) not null,
-    data varchar(2048)
+    -- Debezium's own example has varchar(2048); text takes a signal with hundreds of keys.
+    data text
 );

@@ -1,10 +1,14 @@
 //! What the writer can be told, and the checked configuration that the rest of it is built from.
 
+mod verify;
+
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
 use shared::config::{Common, Invalid, Secret, bytes_between, duration_between, mask_urls, secret_from};
 use sqlx::postgres::PgConnectOptions;
+
+pub use verify::{VerifyArgs, VerifySettings};
 
 use crate::{
     decode::Limits,
@@ -118,6 +122,8 @@ pub enum Verb {
     /// Build the view anew beside the one that is served, compare the two, switch, go back
     #[command(subcommand)]
     Generation(GenerationVerb),
+    /// Compare the view with the source's table, row by row, and on demand repair it; exit code 3 when they differ
+    Verify(Box<VerifyArgs>),
 }
 
 impl Verb {
@@ -136,6 +142,7 @@ fn count(min: u64, max: u64) -> RangedU64ValueParser<usize> {
 #[expect(missing_docs, reason = "each is described once, in the help text of its argument")]
 pub struct Config {
     pub verb: Verb,
+    pub verify: Option<VerifySettings>,
     pub json: bool,
     pub kafka: HashMap<String, String>,
     pub database: PgConnectOptions,
@@ -168,8 +175,13 @@ impl Config {
         let servers = args.bootstrap_servers.as_deref();
         let kafka = kafka::client_settings(servers, properties, verb.does_without_kafka())?;
         let (projection, projection_text) = projection(args.projection)?;
+        let verify = match &verb {
+            Verb::Verify(settings) => Some(settings.check(&args.topic, &projection)?),
+            _ => None,
+        };
         Ok(Self {
             verb,
+            verify,
             json: args.json,
             kafka,
             database: database(url.expose())?,
@@ -197,7 +209,11 @@ impl Config {
 
 /// The parser's own errors may repeat parts of the URL.
 fn database(url: &str) -> Result<PgConnectOptions, Invalid> {
-    let refused = || Invalid::new("DATABASE_URL", format!("{} is not a postgres:// URL", mask_urls(url)));
+    postgres_url("DATABASE_URL", url)
+}
+
+fn postgres_url(name: &str, url: &str) -> Result<PgConnectOptions, Invalid> {
+    let refused = || Invalid::new(name, format!("{} is not a postgres:// URL", mask_urls(url)));
     url.parse().map_err(|_| refused())
 }
 
@@ -256,6 +272,15 @@ mod tests {
             (&["--database-url", "postgres://h/d", "--projection", "/nowhere.toml"], "/nowhere.toml"),
             (&["--database-url", "postgres://h/d", "--key-change-wait", "soon"], "key-change-wait"),
             (&["--database-url", "postgres://h/d", "--lanes", "0"], "lanes"),
+            (&["verify", "--database-url", "postgres://h/d"], "WRITER_SOURCE_DATABASE_URL"),
+            (
+                &["verify", "--database-url", "postgres://h/d", "--source-database-url", "postgres://u:secret@[x"],
+                "WRITER_SOURCE_DATABASE_URL",
+            ),
+            (
+                &["verify", "--database-url", "postgres://h/d", "--source-database-url", "postgres://h/s", "--repair"],
+                "--reason",
+            ),
         ] {
             let error = config(args).expect_err("refused");
             assert!(error.contains(named) && !error.contains("secret"), "{error}");

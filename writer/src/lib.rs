@@ -38,6 +38,7 @@ pub mod store;
 pub mod topic_id;
 mod topic_watch;
 pub mod verbs;
+pub mod verify;
 
 use std::{
     sync::{Arc, mpsc as blocking},

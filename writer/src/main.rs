@@ -11,6 +11,9 @@ use writer::{
 /// Exit code of bad usage, as clap's.
 const USAGE: u8 = 2;
 
+/// Exit code of a comparison that found a difference.
+const DIFFERS: u8 = 3;
+
 fn main() -> ExitCode {
     let config: Config = shared::config::load(Config::new);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -45,6 +48,10 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
             verbs::source_epoch_raise(&config, why).await?;
         }
         Verb::Generation(verb) => return writer::generation::run(&config, verb).await,
+        Verb::Verify(_) => match writer::verify::run(&config).await? {
+            true => {}
+            false => return Ok(ExitCode::from(DIFFERS)),
+        },
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,8 @@ pub mod comparison;
 pub mod generation;
 mod operate;
 mod read;
+mod seen;
+mod takeover;
 mod wait;
 mod write;
 
@@ -21,6 +23,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions}
 pub use claim::{Claim, active_generation};
 pub use operate::{Audit, Operation};
 pub use read::PositionRow;
+pub use seen::SiteSeen;
+pub use takeover::{Taken, last_partitions, memberships};
 
 use crate::{
     batch::{Part, Tenure},

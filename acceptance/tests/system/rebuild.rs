@@ -24,7 +24,7 @@ const SLOW: [(&str, &str); 2] = [("WRITER_BATCH_RECORDS_MAX", "60"), ("WRITER_KE
 
 /// What `generation list` says of each: number, state, lag.
 fn list(system: &System) -> Result<Vec<(i32, String, Option<i64>)>> {
-    let outcome = done(system.verb(&["generation", "list"], &[])?)?;
+    let outcome = done(system.verb_of_owner(&["generation", "list"], &[])?)?;
     let lines = outcome.as_array().cloned().unwrap_or_default();
     let line = |line: &Value| {
         let number = line["generation"].as_i64().unwrap_or_default() as i32;
@@ -53,7 +53,7 @@ async fn is_state(system: &System, number: i32, state: &str, deadline: Duration)
 }
 
 fn create(system: &System, env: &[(&str, &str)]) -> Result<i32> {
-    let answer = done(system.verb(&["generation", "create"], env)?)?;
+    let answer = done(system.verb_of_owner(&["generation", "create"], env)?)?;
     Ok(answer["generation"].as_i64().unwrap_or_default() as i32)
 }
 
@@ -78,9 +78,9 @@ async fn a_rebuild_under_traffic_and_kills_fails_no_read_and_no_answer_goes_back
         ensure!(states(system)? == begun, "killed calls of create leave something: {:?}", states(system)?);
         let number = second.to_string();
         let promote = ["generation", "promote", number.as_str(), "--reason", "rebuilt"];
-        refused(&system.verb(&promote, &[])?, "not ready")?;
+        refused(&system.verb_of_owner(&promote, &[])?, "not ready")?;
         let _writer = fed_under_kills(system, second).await?;
-        refused(&system.verb(&promote, &[])?, "not compared")?;
+        refused(&system.verb_of_owner(&promote, &[])?, "not compared")?;
         let verified = done(system.verb_under_kills(&["generation", "verify", &number]).await?)?;
         ensure!(verified["clean"] == true && verified["compared"].as_u64() > Some(500), "{verified}");
 
@@ -143,14 +143,14 @@ async fn another_mapping_differs_and_is_served_by_force_only() -> Result<()> {
 
         let _second = system.writer(&[("WRITER_GENERATION", &number)])?;
         is_state(system, second, "ready", READY_MAX).await?;
-        let verified = system.verb(&["generation", "verify", &number], &[])?;
+        let verified = system.verb_of_owner(&["generation", "verify", &number], &[])?;
         ensure!(verified.code == Some(3), "{verified:?}");
         let report = &verified.answer;
         let counted = report["differing"].as_u64() > Some(5) && report["undecided"] == 0 && report["miscounted"] == 0;
         ensure!(counted && report["same_projection"] == false && report["clean"] == false, "{report}");
         ensure!(report["sites"].as_array().is_some_and(|sites| sites.contains(&json!("rising-0"))), "{report}");
-        refused(&system.verb(&["generation", "promote", &number, "--reason", "x"], &[])?, "differs")?;
-        done(system.verb(&["generation", "promote", &number, "--force", "--reason", "the new form"], &[])?)?;
+        refused(&system.verb_of_owner(&["generation", "promote", &number, "--reason", "x"], &[])?, "differs")?;
+        done(system.verb_of_owner(&["generation", "promote", &number, "--force", "--reason", "the new form"], &[])?)?;
         let mut reader = system.reader(&[])?;
         reader.ready().await?;
         let url = format!("{}/v1/sites/rising-0/installed-apps", reader.url());
@@ -174,7 +174,7 @@ async fn a_writer_without_a_generation_feeds_the_reserve_until_nobody_feeds_what
         let second = create(system, &[])?;
         let mut special = system.writer(&[SLOW[1], ("WRITER_GENERATION", &second.to_string())])?;
         is_state(system, second, "ready", READY_MAX).await?;
-        done(system.verb(&["generation", "promote", &second.to_string(), "--force", "--reason", "x"], &[])?)?;
+        done(system.verb_of_owner(&["generation", "promote", &second.to_string(), "--force", "--reason", "x"], &[])?)?;
         // Longer than it takes to notice that nobody feeds the active one.
         tokio::time::sleep(ACTS_MAX).await;
         system.topic().produce(&source.records(100))?;
@@ -207,7 +207,7 @@ async fn a_writers_login_makes_switches_and_drops_no_generation() -> Result<()> 
             &["generation", "rollback", "--reason", "x"],
             &["generation", "drop", &second, "--reason", "x"],
         ] {
-            let outcome = system.verb(verb, &login)?;
+            let outcome = system.verb_of_owner(verb, &login)?;
             ensure!(outcome.code == Some(1) && outcome.said.contains("ran `writer migrate`"), "{verb:?}: {outcome:?}");
         }
         let client = devstack::postgres::client(&url).await?;
@@ -221,7 +221,7 @@ async fn a_writers_login_makes_switches_and_drops_no_generation() -> Result<()> 
         ] {
             ensure!(client.batch_execute(statement).await.is_err(), "a writer's login may: {statement}");
         }
-        done(system.verb(&["generation", "list"], &login)?)?;
+        done(system.verb_of_owner(&["generation", "list"], &login)?)?;
         Ok(())
     })
     .await

@@ -24,6 +24,14 @@ impl Pointer {
     pub fn last_token(&self) -> &str {
         self.0.last().expect("a pointer has at least one token")
     }
+
+    /// The name of the member when it is one of the outermost object: a column, where the object is a row.
+    pub fn column(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [name] => Some(name),
+            _ => None,
+        }
+    }
 }
 
 impl FromStr for Pointer {
