@@ -233,7 +233,7 @@ impl Scene<'_> {
     }
 
     async fn assert_view_is_the_source(&self) -> Result<()> {
-        let view = View::read(&self.system.primary().await?).await?;
+        let view = View::read(1, &self.system.primary().await?).await?;
         ensure!(view.illogical.is_empty(), "{:#?}", view.illogical);
         self.assert_rows_are_the_source(&view).await
     }

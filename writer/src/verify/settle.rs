@@ -164,7 +164,7 @@ impl Verification<'_> {
 
     /// Waits until the view has passed the ends of the topic as they are now, and gives them.
     async fn reached(&mut self, deadline: Instant) -> anyhow::Result<(bool, BTreeMap<i32, i64>)> {
-        let ends = Topic::ask(&self.config).await?.ends;
+        let ends = Topic::ask(self.config).await?.ends;
         let known = ends.values().all(Option::is_some);
         let ends: BTreeMap<i32, i64> =
             ends.into_iter().filter_map(|(partition, ends)| Some((partition, ends?.high))).collect();
