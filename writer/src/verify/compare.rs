@@ -158,7 +158,7 @@ pub struct Stream<T> {
 
 impl<T: Keyed> Stream<T> {
     /// A stream of which nothing has been read.
-    pub fn new() -> Self {
+    pub fn unread() -> Self {
         Self { rows: VecDeque::new(), read_to: Some(String::new()) }
     }
 

@@ -85,7 +85,7 @@ fn each_difference_has_its_kind_and_another_version_is_none() {
 
 /// Reads both sides in chunks as the verb does, and joins them.
 fn joined(left: &[String], right: &[String], chunks: (usize, usize)) -> (Vec<(Option<String>, Option<String>)>, usize) {
-    let (mut a, mut b) = (Stream::new(), Stream::new());
+    let (mut a, mut b) = (Stream::unread(), Stream::unread());
     let (mut pairs, mut held_max) = (Vec::new(), 0);
     let (mut left, mut right) = (left.chunks(chunks.0), right.chunks(chunks.1));
     let next = |chunk: Option<&[String]>| match chunk {
@@ -127,7 +127,7 @@ proptest! {
 #[test]
 fn keys_that_were_read_without_rows_still_bound_the_join() {
     // The source lists b and c, and their rows are gone when they are read; the view's b is only in the view then.
-    let (mut source, mut view) = (Stream::<String>::new(), Stream::<String>::new());
+    let (mut source, mut view) = (Stream::<String>::unread(), Stream::<String>::unread());
     source.push(vec!["a".to_owned()], Some("c".to_owned()));
     view.push(vec!["b".to_owned(), "d".to_owned()], Some("d".to_owned()));
     let pairs = join(&mut source, &mut view);

@@ -31,7 +31,7 @@ impl Verification<'_> {
     pub(super) async fn scan(&mut self) -> anyhow::Result<Scanned> {
         let bar = progress(self.source.rows_estimated);
         self.source.list_keys().await?;
-        let (mut said, mut seen) = (Stream::new(), Stream::new());
+        let (mut said, mut seen) = (Stream::unread(), Stream::unread());
         let mut scanned = Scanned::default();
         while said.read_to().is_some() || seen.read_to().is_some() {
             if seen.is_empty() {
