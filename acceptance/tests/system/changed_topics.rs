@@ -81,7 +81,9 @@ async fn a_topic_made_anew_while_no_writer_runs_is_not_mistaken_for_the_old_one(
         system.topic().produce(&new)?;
         // Without any writer the verb sees it too.
         in_state(system, 0, "topic-changed").await?;
-        let _writer = system.writer(&[])?;
+        let writer = system.writer(&[])?;
+        let why = writer.condition("partitions", false, NOTICED_MAX).await?;
+        ensure!(why.contains("topic-changed"), "{why}");
         stands_untouched(system, &positions, &model).await?;
         begin_anew(system, &old, &new).await
     })

@@ -6,6 +6,7 @@ use crate::{
     ends::Ends,
     position::{self, Topic},
     store::{Audit, BlockedState, Operation, PositionRow},
+    topic_id::{self, TopicId},
 };
 
 /// Lets a partition go on, at the record it stands at or behind it, and answers with the new row.
@@ -18,7 +19,7 @@ pub async fn run(config: &Config, args: &UnblockArgs) -> anyhow::Result<()> {
     let audit = Audit { action: "unblock", arguments: &arguments, reason: &args.why.reason, by: &by };
     let mut operation = Operation::begin(&mut view.connection, view.generation, &config.topic).await?;
     let row = operation.lock(Some(&[args.partition])).await?.pop();
-    let state = row.as_ref().and_then(|row| row.blocked_state.as_deref()).and_then(BlockedState::of);
+    let state = row.as_ref().and_then(|row| state_of(row, ends, topic.topic_id.as_ref()));
     match (&row, state) {
         (Some(row), Some(BlockedState::Blocked | BlockedState::Braked)) => {
             behind(args, row, ends)?;
@@ -27,13 +28,7 @@ pub async fn run(config: &Config, args: &UnblockArgs) -> anyhow::Result<()> {
         }
         (_, Some(state)) => return Err(stands_otherwise(args.partition, state).into()),
         (Some(_), None) if operation.is_repeated(args.partition, audit).await? => drop(operation),
-        _ => {
-            return Err(Refused(format!(
-                "partition {} does not stand; nothing to unblock (`writer position` shows the states)",
-                args.partition
-            ))
-            .into());
-        }
+        _ => return Err(does_not_stand(args.partition).into()),
     }
     position::print_row(&view.line(config, args.partition, &topic).await?, config.json)
 }
@@ -49,6 +44,19 @@ fn behind(args: &UnblockArgs, row: &PositionRow, ends: Ends) -> Result<(), Refus
         ))),
         _ => Ok(()),
     }
+}
+
+/// How the partition stands: as the row says, or as topic and log do, of which no writer may have heard yet.
+fn state_of(row: &PositionRow, ends: Ends, topic_id: Option<&TopicId>) -> Option<BlockedState> {
+    let changed = topic_id::differ(row.topic_id.as_deref(), topic_id).then_some(BlockedState::TopicChanged);
+    let outside = (!ends.hold(row.next_offset)).then_some(BlockedState::OutOfRange);
+    row.blocked_state.as_deref().and_then(BlockedState::of).or(changed).or(outside)
+}
+
+fn does_not_stand(partition: i32) -> Refused {
+    Refused(format!(
+        "partition {partition} does not stand; there is nothing to unblock (`writer position` shows the states)"
+    ))
 }
 
 fn stands_otherwise(partition: i32, state: BlockedState) -> Refused {
