@@ -185,6 +185,11 @@ impl Transaction<'_> {
         claim::claim(&mut self.inner, &self.topic, &self.owner, starts).await
     }
 
+    /// Ends the transaction without a trace, and with it its locks.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        Ok(self.inner.rollback().await?)
+    }
+
     /// Makes everything durable at once.
     pub async fn commit(self) -> Result<(), StoreError> {
         Ok(self.inner.commit().await?)

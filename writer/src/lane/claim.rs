@@ -32,9 +32,18 @@ impl Lane {
         transaction.commit().await?;
         self.shared.standing.database_answers();
         for (claim, (partition, _)) in claims.into_iter().zip(&starts) {
-            self.shared.standing.gone(*partition);
+            // One that waits for its dead letters goes on waiting in the eyes of operators until it has moved.
+            if !self.letter_waits.contains_key(partition) {
+                self.shared.standing.gone(*partition);
+            }
             match (claim, ends.get(partition)) {
+                (Claim::Braked { partition, blocked }, _) => {
+                    self.shared.standing.braked(&self.shared.topic, partition, blocked.offset, &blocked.reason);
+                    self.tell(LaneEvent::Blocked { partition });
+                }
                 (Claim::Taken { partition, next_offset, epoch, source_epoch }, Some(ends)) => {
+                    self.forget_before(partition, next_offset);
+                    self.resume_brake(partition, next_offset);
                     let tenure = Arc::new(Tenure::new(partition, epoch, source_epoch));
                     self.begin(tenure, next_offset, *ends).await?;
                 }

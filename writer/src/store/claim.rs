@@ -2,10 +2,11 @@
 
 use sqlx::{PgConnection, Row};
 
+use super::{Blocked, BlockedState};
 use crate::error::StoreError;
 
-/// A partition that has been taken, or the knowledge that nobody has stored a position for it yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A partition that has been taken, or that stands, or the knowledge that nobody has stored a position for it yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     /// This writer owns the partition under this epoch.
     Taken {
@@ -18,15 +19,26 @@ pub enum Claim {
         /// The source epoch that holds.
         source_epoch: i32,
     },
+    /// The brake has stopped the partition, and it stands until an operator ends that; a claim alone does not.
+    Braked {
+        /// The partition.
+        partition: i32,
+        /// Where and why it stands.
+        blocked: Blocked,
+    },
     /// There is no position, and the caller named no start.
     NoPosition(i32),
 }
 
+/// A partition that stood at a record stands in the eyes of operators until it has moved on; the next stored batch says so.
 const CLAIM: &str = r#"
-    update position set epoch = epoch + 1, owner = $3, blocked_offset = null, blocked_state = null, blocked_reason = null,
+    update position set epoch = epoch + 1, owner = $3,
+        blocked_offset = case when blocked_state in ('blocked', 'braked') then blocked_offset end,
+        blocked_reason = case when blocked_state in ('blocked', 'braked') then blocked_reason end,
+        blocked_state = case when blocked_state in ('blocked', 'braked') then blocked_state end,
         updated_at = now()
     where topic = $1 and partition = $2
-    returning next_offset, epoch, source_epoch"#;
+    returning next_offset, epoch, source_epoch, blocked_state, blocked_offset, blocked_reason"#;
 
 const CREATE: &str = r#"
     insert into position (topic, partition, next_offset, epoch, owner, source_epoch)
@@ -50,6 +62,12 @@ pub(super) async fn claim(
         let row = sqlx::query(CLAIM).bind(topic).bind(partition).bind(owner).fetch_optional(&mut *connection).await?;
         claims.push(match row {
             None => Claim::NoPosition(partition),
+            Some(row) if row.try_get::<Option<&str>, _>("blocked_state")? == Some(BlockedState::Braked.as_str()) => {
+                let next_offset = row.try_get("next_offset")?;
+                let offset = row.try_get::<Option<i64>, _>("blocked_offset")?.unwrap_or(next_offset);
+                let reason = row.try_get::<Option<String>, _>("blocked_reason")?.unwrap_or_default();
+                Claim::Braked { partition, blocked: Blocked { state: BlockedState::Braked, offset, reason } }
+            }
             Some(row) => Claim::Taken {
                 partition,
                 next_offset: row.try_get("next_offset")?,
