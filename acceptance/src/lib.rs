@@ -21,7 +21,7 @@ mod system;
 mod view;
 
 pub use check::{assert_equal, differences};
-pub use kafka::{Ends, Topic};
+pub use kafka::{Ends, RawRecord, Topic};
 pub use model::{App, Model, Site};
 pub use record::{Record, partition_of};
 pub use service::{Condition, Service};

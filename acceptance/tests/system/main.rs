@@ -11,6 +11,7 @@ mod frozen_writer;
 mod key_changes;
 mod killed_writers;
 mod look_ups;
+mod poison;
 mod stops;
 mod tail_of_the_log;
 
