@@ -1,5 +1,7 @@
 //! One test's topic, from the outside: created, filled, measured.
 
+mod raw;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +18,8 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use crate::record::Record;
+
+pub use raw::RawRecord;
 
 /// An offset per partition.
 pub type Ends = BTreeMap<i32, i64>;

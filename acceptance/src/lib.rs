@@ -25,7 +25,7 @@ mod view;
 
 pub use check::{assert_equal, assert_equal_in, differences};
 pub use feed::{Chunk, Feed};
-pub use kafka::{Ends, Topic};
+pub use kafka::{Ends, RawRecord, Topic};
 pub use model::{App, Model, Site};
 pub use proxy::Proxy;
 pub use record::{Record, partition_of};

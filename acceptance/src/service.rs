@@ -173,6 +173,18 @@ impl Service {
         value.map(|value| value.parse().context("a metric is a number")).transpose()
     }
 
+    /// The sum of all metrics with this name and all of these labels.
+    pub async fn metric_sum(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        let text = self.http.get(format!("{}/metrics", self.admin)).send().await?.text().await?;
+        let wanted: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+        let is_it = |line: &&str| {
+            let rest = line.strip_prefix(name).unwrap_or_default();
+            rest.starts_with(['{', ' ']) && wanted.iter().all(|label| rest.contains(label))
+        };
+        let values = text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        Ok(values.sum())
+    }
+
     /// What it has logged.
     pub fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(&self.log)?)

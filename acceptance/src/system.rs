@@ -116,6 +116,23 @@ impl System {
         &self.topic
     }
 
+    /// The topic of the dead letters; a writer may still have to create it.
+    pub fn dead_letter_topic(&self) -> Topic {
+        self.topic.named(&format!("{}-{}-dlq", self.topic.name(), self.group))
+    }
+
+    /// What `WRITER_GROUP` is.
+    pub fn writer_group(&self) -> &str {
+        &self.group
+    }
+
+    /// Writes a file that goes with the test; gives its path.
+    pub fn file(&self, name: &str, text: &str) -> Result<String> {
+        let path = self.folder.join(name);
+        fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    }
+
     /// The consumer group of the first generation.
     pub fn group(&self) -> String {
         format!("{}-g1", self.group)

@@ -14,6 +14,7 @@ use shared::{
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
+    nesting,
     projection::Projection,
     rejection::{Reason, Rejection},
 };
@@ -59,6 +60,10 @@ impl InstalledApps {
             Some(b'[') => {}
             Some(b'n') if text == "null" => return Ok(Self::new(BTreeMap::new())),
             _ => return Err(Rejection::new(Reason::InvalidApps, "the apps are no array".to_owned())),
+        }
+        if unquoted.is_some() {
+            // In the record it was a string, in which nothing is nested.
+            nesting::check(text.as_bytes())?;
         }
         let mut installed = BTreeMap::new();
         for element in elements(text, apps_max)? {
@@ -155,7 +160,10 @@ fn elements(array: &str, apps_max: usize) -> Result<Vec<&RawValue>, Rejection> {
     let elements = deserializer.deserialize_seq(Elements { max: apps_max, exceeded: &exceeded });
     match elements.and_then(|elements| deserializer.end().map(|()| elements)) {
         Ok(elements) => Ok(elements),
-        Err(_) if exceeded.get() => Err(Rejection::new(Reason::TooManyApps, format!("more than {apps_max} apps"))),
+        Err(_) if exceeded.get() => {
+            let detail = format!("the site has more apps than WRITER_SITE_APPS_MAX allows, {apps_max}");
+            Err(Rejection::new(Reason::TooManyApps, detail))
+        }
         Err(error) => Err(Rejection::new(Reason::InvalidApps, error.to_string())),
     }
 }

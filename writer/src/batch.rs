@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use rdkafka::message::{Headers as _, Message};
+use rdkafka::message::Message;
 use shared::envelope::Headers;
 
 use crate::{
@@ -93,25 +93,26 @@ pub struct Record {
     pub partition: i32,
     /// Offset.
     pub offset: i64,
+    /// Kafka's timestamp in milliseconds since the Unix epoch.
+    pub timestamp_ms: Option<i64>,
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     headers: Range<usize>,
 }
 
 impl Batch {
-    /// Copies a message in.
-    pub fn push(&mut self, message: &impl Message) {
+    /// Copies a message in, with its headers in their order.
+    pub fn push(&mut self, message: &impl Message, headers: &[(&[u8], Option<&[u8]>)]) {
         let first_header = self.headers.len();
-        if let Some(headers) = message.headers() {
-            for header in headers.iter() {
-                let name = self.copy(header.key.as_bytes());
-                let value = header.value.map(|value| self.copy(value));
-                self.headers.push((name, value));
-            }
+        for (name, value) in headers {
+            let name = self.copy(name);
+            let value = value.map(|value| self.copy(value));
+            self.headers.push((name, value));
         }
         let record = Record {
             partition: message.partition(),
             offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
             key: message.key().map(|key| self.copy(key)),
             value: message.payload().map(|value| self.copy(value)),
             headers: first_header..self.headers.len(),
@@ -131,6 +132,12 @@ impl Batch {
             value: record.value.clone().map(|range| &self.bytes[range]),
             headers: RecordHeaders { batch: self, range: record.headers.clone() },
         }
+    }
+
+    /// A record's headers in their order, as they came.
+    pub fn headers(&self, record: &Record) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let bytes = |range: &Range<usize>| &self.bytes[range.clone()];
+        self.headers[record.headers.clone()].iter().map(move |(name, value)| (bytes(name), value.as_ref().map(bytes)))
     }
 
     /// Whether it has as many records, or bytes, as it may.
@@ -167,34 +174,29 @@ impl Headers for RecordHeaders<'_> {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::message::{Header, OwnedHeaders, OwnedMessage, Timestamp};
+    use rdkafka::message::{OwnedMessage, Timestamp};
 
     use super::*;
 
     #[test]
     fn a_record_reads_back_as_it_came() {
-        let headers = OwnedHeaders::new()
-            .insert(Header { key: "twice", value: Some("first") })
-            .insert(Header { key: "empty", value: None::<&str> })
-            .insert(Header { key: "twice", value: Some("last") });
+        let headers: [(&[u8], Option<&[u8]>); 4] =
+            [(b"twice", Some(b"first")), (b"empty", None), (b"\xff", Some(b"")), (b"twice", Some(b"last"))];
         let message = |payload: Option<&[u8]>| {
-            OwnedMessage::new(
-                payload.map(<[u8]>::to_vec),
-                Some(b"key".to_vec()),
-                "topic".to_owned(),
-                Timestamp::NotAvailable,
-                3,
-                7,
-                Some(headers.clone()),
-            )
+            let (payload, key) = (payload.map(<[u8]>::to_vec), Some(b"key".to_vec()));
+            OwnedMessage::new(payload, key, "topic".to_owned(), Timestamp::CreateTime(5), 3, 7, None)
         };
         let mut batch = Batch::default();
-        batch.push(&message(Some(b"\xffvalue")));
-        batch.push(&message(None));
-        let raw = batch.raw(&batch.records[0]);
+        batch.push(&message(Some(b"\xffvalue")), &headers);
+        batch.push(&message(None), &[]);
+        let record = &batch.records[0];
+        let raw = batch.raw(record);
         assert_eq!((raw.key, raw.value), (Some(&b"key"[..]), Some(&b"\xffvalue"[..])));
+        assert_eq!((record.partition, record.offset, record.timestamp_ms), (3, 7, Some(5)));
         assert_eq!(raw.headers.get("twice"), Some(&b"last"[..]));
         assert_eq!((raw.headers.get("empty"), raw.headers.get("none")), (None, None));
+        assert_eq!(batch.headers(record).collect::<Vec<_>>(), headers);
         assert_eq!(batch.raw(&batch.records[1]).value, None);
+        assert_eq!(batch.headers(&batch.records[1]).count(), 0);
     }
 }

@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 pub use verify::{VerifyArgs, VerifySettings};
 
 use crate::{
+    brake::BrakeLimits,
     decode::Limits,
     generation::GenerationVerb,
     kafka,
@@ -76,13 +77,26 @@ pub struct Args {
     #[arg(long, env = "WRITER_BATCH_BYTES_MAX", default_value = "4MiB", global = true, value_parser = bytes_between(64 * KIB, 256 * MIB))]
     batch_bytes_max: u64,
 
-    /// Bytes of one record's value at most; a larger one is rejected
+    /// Bytes of one record's value at most; a larger one is a dead letter (too-large). Bounds the memory of one record
     #[arg(long, env = "WRITER_VALUE_MAX_BYTES", default_value = "16MiB", global = true, value_parser = bytes_between(KIB, 1024 * MIB))]
     value_max_bytes: u64,
 
-    /// Apps of one site at most; a record with more is rejected
+    /// Apps of one site at most; a record with more is a dead letter (too-many-apps). Bounds the size of a document
     #[arg(long, env = "WRITER_SITE_APPS_MAX", default_value = "10000", global = true, value_parser = count(1, 1_000_000))]
     site_apps_max: usize,
+
+    /// Percent of a partition's last WRITER_BRAKE_WINDOW_RECORDS records that may be dead letters; beyond it the partition
+    /// stops, so that a bad deployment does not empty the topic into the dead letters. Records not seen yet count as good
+    #[arg(long, env = "WRITER_BRAKE_PERCENT", default_value_t = 10, global = true, value_parser = clap::value_parser!(u8).range(0..=100))]
+    brake_percent: u8,
+
+    /// Records of a partition that WRITER_BRAKE_PERCENT is about; more of them forgive longer bursts
+    #[arg(long, env = "WRITER_BRAKE_WINDOW_RECORDS", default_value_t = 10_000, global = true, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    brake_window_records: u64,
+
+    /// The bad record that is the so-manieth in a row in its partition stops it, and stays in the topic; 1: none is left out
+    #[arg(long, env = "WRITER_BRAKE_RUN_RECORDS", default_value_t = 100, global = true, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    brake_run_records: u64,
 
     /// How long the create of a key change waits for the old key's delete, duration; longer than partitions drift apart
     #[arg(long, env = "WRITER_KEY_CHANGE_WAIT", default_value = "30s", global = true, value_parser = duration_between(SECOND, DAY))]
@@ -156,6 +170,7 @@ pub struct Config {
     pub batch_records_max: usize,
     pub batch_bytes_max: usize,
     pub limits: Limits,
+    pub brake_limits: BrakeLimits,
     pub key_change_wait: Duration,
     pub drain_max: Duration,
     pub admin_listen: SocketAddr,
@@ -194,6 +209,11 @@ impl Config {
             batch_records_max: args.batch_records_max,
             batch_bytes_max: args.batch_bytes_max as usize,
             limits: Limits { value_bytes_max: args.value_max_bytes as usize, site_apps_max: args.site_apps_max },
+            brake_limits: BrakeLimits {
+                percent_max: args.brake_percent,
+                window_records: args.brake_window_records,
+                run_records: args.brake_run_records,
+            },
             key_change_wait: args.key_change_wait,
             drain_max: args.drain_max,
             admin_listen: args.admin_listen,
@@ -281,6 +301,8 @@ mod tests {
                 &["verify", "--database-url", "postgres://h/d", "--source-database-url", "postgres://h/s", "--repair"],
                 "--reason",
             ),
+            (&["--database-url", "postgres://h/d", "--brake-percent", "101"], "brake-percent"),
+            (&["--database-url", "postgres://h/d", "--brake-run-records", "0"], "brake-run-records"),
         ] {
             let error = config(args).expect_err("refused");
             assert!(error.contains(named) && !error.contains("secret"), "{error}");

@@ -13,6 +13,7 @@ use shared::{
 
 use crate::{
     apps::InstalledApps,
+    nesting,
     projection::Projection,
     rejection::{Reason, Rejection},
 };
@@ -84,9 +85,11 @@ pub fn decode(
 ) -> Result<Option<Event>, Rejection> {
     let value_bytes = record.value.map_or(0, <[u8]>::len);
     if value_bytes > limits.value_bytes_max {
-        let detail = format!("the value has {value_bytes} bytes; the limit is {}", limits.value_bytes_max);
+        let limit = limits.value_bytes_max;
+        let detail = format!("the value has {value_bytes} bytes; WRITER_VALUE_MAX_BYTES allows {limit}");
         return Err(Rejection::new(Reason::TooLarge, detail));
     }
+    nesting::check(record.value.unwrap_or_default())?;
     let envelope = Envelope::read(record.value, &record.headers)?;
     let kind = match envelope.operation {
         Operation::None => return Ok(None),

@@ -12,7 +12,7 @@ use shared::config::Invalid;
 const PROPERTIES: &str = "KAFKA_PROPERTIES_FILE";
 
 /// The writer's own settings. Names and meaning: librdkafka, CONFIGURATION.md.
-const OWN: [(&str, &str); 10] = [
+const OWN: [(&str, &str); 11] = [
     // The position lives in the view; the group's offsets are a hint for lag tools and are committed after it.
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
@@ -23,6 +23,9 @@ const OWN: [(&str, &str); 10] = [
     ("check.crcs", "true"),
     // Bounds the memory of records that wait in the client (default 64 MiB).
     ("queued.max.messages.kbytes", "16384"),
+    // A record larger than the limits of a fetch comes alone (KIP-74) if the client takes so large an answer; by default it
+    // would ask for a record beyond 100 MB for ever. Nothing is allocated for this.
+    ("receive.message.max.bytes", "2147483647"),
     // With a small queue the default of 1 s stalls the fetcher each time the queue was full.
     ("fetch.queue.backoff.ms", "10"),
     ("fetch.wait.max.ms", "100"),

@@ -3,6 +3,7 @@
 
 mod advance;
 mod claim;
+mod failures;
 mod wait;
 
 use std::{
@@ -18,18 +19,21 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     assignment::TopicConsumer,
     batch::{Batch, Part, Tenure},
+    brake::BrakeLimits,
+    dead_letter::DeadLetters,
     decode::Limits,
     ends::{Sample, Samples},
     error::{Disposition, StoreError},
     observe::Metrics,
-    pipeline::{self, Context, Prepared, Stop, Stored},
+    pipeline::{self, Attempt, Brakes, Judgement, Prepared, Rules, Stored, Verdicts},
     projection::Projection,
-    rejection::{Reason, Rejection},
     standing::Standing,
     store::{NextPosition, Store, TRANSACTION_MAX},
     topic_watch::TopicWatch,
 };
 use wait::Wait;
+
+use failures::LogBudget;
 
 /// First and longest pause between attempts that the environment ends.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
@@ -92,6 +96,10 @@ pub struct Shared {
     pub projection: Projection,
     /// Limits of a record.
     pub limits: Limits,
+    /// When a partition is stopped for its dead letters.
+    pub brake_limits: BrakeLimits,
+    /// Where records go that cannot be projected.
+    pub dead_letters: DeadLetters,
     /// How long the create of a key change waits for its old key's delete.
     pub key_change_wait: Duration,
     /// For the ends of partitions that are claimed.
@@ -113,6 +121,12 @@ pub struct Lane {
     topic: TopicWatch,
     positions: HashMap<i32, NextPosition>,
     waits: HashMap<i32, Wait>,
+    /// Positions that this lane has stored, also of partitions that are no longer its own.
+    reached: HashMap<i32, i64>,
+    verdicts: Verdicts,
+    brakes: Brakes,
+    letter_waits: HashMap<i32, Instant>,
+    letter_log: LogBudget,
 }
 
 impl Lane {
@@ -125,8 +139,22 @@ impl Lane {
         newest_sample: watch::Receiver<Arc<Sample>>,
         topic: TopicWatch,
     ) -> Self {
-        let (samples, positions, waits) = (Samples::default(), HashMap::new(), HashMap::new());
-        Self { number, shared, store, events, newest_sample, samples, topic, positions, waits }
+        Self {
+            number,
+            shared,
+            store,
+            events,
+            newest_sample,
+            topic,
+            samples: Samples::default(),
+            positions: HashMap::new(),
+            waits: HashMap::new(),
+            reached: HashMap::new(),
+            verdicts: Verdicts::new(),
+            brakes: Brakes::new(),
+            letter_waits: HashMap::new(),
+            letter_log: LogBudget::default(),
+        }
     }
 
     /// Works until the source closes the commands, or `hard_stop`: whatever is under way then is rolled back.
@@ -153,75 +181,91 @@ impl Lane {
 
     /// Tries until the batch is stored or nothing of it is this writer's any more.
     async fn store_batch(&mut self, batch: Batch) {
-        let mut prepared = pipeline::prepare(&batch, &self.shared.projection, self.shared.limits);
         let polled_at = batch.polled_at.unwrap_or_else(Instant::now);
-        drop(batch);
+        let mut prepared = pipeline::prepare(batch, &self.shared.projection, self.shared.limits);
         let topic_id = self.topic.since(polled_at).await;
         self.let_go_of_another_topic(prepared.parts(), topic_id.as_ref());
         let (started, mut pauses) = (Instant::now(), pauses());
-        let mut positions = Vec::new();
+        let (mut positions, mut unwritable) = (HashMap::new(), HashMap::new());
         loop {
             prepared.drop_ended();
             if prepared.is_empty() {
                 break;
             }
-            match self.try_store(&prepared).await {
-                Ok(stored) => {
-                    positions = stored.positions.iter().map(|p| (p.tenure.partition, p.next_offset)).collect();
-                    self.shared.metrics.batch(prepared.len_records(), started.elapsed());
+            match self.try_store(&prepared, &unwritable).await {
+                Ok(Attempt::Stored(stored)) => {
+                    let records = prepared.stored(&stored.positions);
+                    self.shared.metrics.batch(records, started.elapsed());
+                    positions.extend(stored.positions.iter().map(|p| (p.tenure.partition, p.next_offset)));
                     self.stored(stored).await;
-                    break;
                 }
+                Ok(Attempt::Undelivered(found)) => self.deliver(&prepared, found, &mut unwritable).await,
                 Err(error) => match error.disposition() {
-                    Disposition::Retry => self.pause(&error, pauses.next()).await,
                     Disposition::LetGo => self.let_go(&error, prepared.parts()),
-                    Disposition::Reject => self.reject(&error, &prepared),
+                    Disposition::Reject if self.narrow(&error, &mut prepared) => {}
+                    Disposition::Retry | Disposition::Reject => self.pause(&error, pauses.next()).await,
                 },
             }
         }
+        let positions = positions.into_iter().collect();
         self.tell(LaneEvent::BatchDone { lane: self.number, positions });
     }
 
-    async fn try_store(&mut self, prepared: &Prepared) -> Result<Stored, StoreError> {
+    async fn try_store(
+        &mut self,
+        prepared: &Prepared,
+        unwritable: &HashMap<i32, String>,
+    ) -> Result<Attempt, StoreError> {
         if self.newest_sample.has_changed().unwrap_or(false) {
             self.take_sample();
         }
         let waited_enough = self.waited_enough();
-        let context = Context { samples: &self.samples, waited_enough: &waited_enough };
-        let storing = pipeline::store(&mut self.store, prepared, &context);
-        let stored = tokio::time::timeout(TRANSACTION_MAX, storing).await;
-        let stored = stored.unwrap_or(Err(StoreError::TimedOut(TRANSACTION_MAX)));
-        if stored.is_err() {
+        let rules = Rules {
+            waited_enough: &waited_enough,
+            on_truncate: self.shared.projection.on_truncate,
+            verdicts: &self.verdicts,
+            unwritable,
+            brakes: &self.brakes,
+            brake_limits: self.shared.brake_limits,
+        };
+        let storing = pipeline::store(&mut self.store, prepared, &self.samples, rules);
+        let attempt = tokio::time::timeout(TRANSACTION_MAX, storing).await;
+        let attempt = attempt.unwrap_or(Err(StoreError::TimedOut(TRANSACTION_MAX)));
+        if attempt.is_err() {
             self.store.disconnect();
         }
-        stored
+        attempt
     }
 
     async fn stored(&mut self, stored: Stored) {
-        let metrics = &self.shared.metrics;
         self.shared.standing.database_answers();
-        for ((partition, outcome), count) in &stored.outcomes {
-            metrics.records(*partition, *outcome, *count);
-        }
-        let now = SystemTime::now();
-        for committed_at_ms in &stored.committed_at_ms {
-            let at = SystemTime::UNIX_EPOCH + Duration::from_millis((*committed_at_ms).max(0).unsigned_abs());
-            metrics.end_to_end(now.duration_since(at).unwrap_or(Duration::ZERO));
-        }
+        self.count(&stored.judgement);
+        self.brakes.extend(stored.judgement.brakes);
         for position in stored.positions {
-            let partition = position.tenure.partition;
-            self.end_wait(&position.tenure, position.next_offset, position.blocked.is_some()).await;
+            let (partition, next_offset) = (position.tenure.partition, position.next_offset);
+            self.end_wait(&position.tenure, next_offset, position.blocked.is_some()).await;
+            self.forget_before(partition, next_offset);
+            if position.blocked.is_none() && self.letter_waits.remove(&partition).is_some() {
+                self.shared.standing.dead_letters_written(&self.shared.topic, partition);
+            }
+            self.reached.insert(partition, next_offset);
             self.positions.insert(partition, position);
         }
-        for (partition, cut) in stored.cuts {
-            let Some(tenure) = self.end(partition) else { continue };
-            match cut.why {
-                Stop::Rejected(rejection) => {
-                    self.shared.standing.rejected(&self.shared.topic, partition, cut.offset, &rejection);
-                    self.tell(LaneEvent::Blocked { partition });
-                }
-                Stop::AwaitsOldKey(old_key) => self.wait_for(&tenure, cut.offset, &old_key).await,
-            }
+        for (partition, cut) in stored.judgement.cuts {
+            self.stop(partition, cut.offset, cut.why).await;
+        }
+    }
+
+    fn count(&self, judgement: &Judgement) {
+        let metrics = &self.shared.metrics;
+        for ((partition, outcome), count) in &judgement.outcomes {
+            metrics.records(*partition, *outcome, *count);
+        }
+        judgement.dead_letters.iter().for_each(|(.., reason)| metrics.dead_letter(*reason));
+        let now = SystemTime::now();
+        for committed_at_ms in &judgement.committed_at_ms {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_millis((*committed_at_ms).max(0).unsigned_abs());
+            metrics.end_to_end(now.duration_since(at).unwrap_or(Duration::ZERO));
         }
     }
 
@@ -236,18 +280,6 @@ impl Lane {
             let partition = part.tenure.partition;
             self.end(partition);
             self.tell(LaneEvent::LetGo { partition, retry_after: RECLAIM_AFTER });
-        }
-    }
-
-    /// Postgres refuses the data of some record of the batch: its partitions stand where the batch begins.
-    fn reject(&mut self, error: &StoreError, prepared: &Prepared) {
-        for part in prepared.parts() {
-            part.tenure.end();
-            let (partition, offset) = (part.tenure.partition, part.from_offset);
-            let rejection = Rejection::new(Reason::RejectedByDatabase, error.to_string());
-            self.end(partition);
-            self.shared.standing.rejected(&self.shared.topic, partition, offset, &rejection);
-            self.tell(LaneEvent::Blocked { partition });
         }
     }
 

@@ -9,15 +9,18 @@
 //! Guarantees. Rows and position commit in one transaction, and on assignment the position decides where to go on: a kill, a
 //! duplicate delivery, a zombie and a database that went back all heal by reading again. Within a partition, changes take
 //! effect in offset order, each once. A writer that lost a partition cannot write to it: each batch commits under the epoch
-//! of its claim only. Trouble with the environment is waited out; a record that cannot be applied stops its partition where it
-//! is, visibly, and nothing is skipped.
+//! of its claim only. Trouble with the environment is waited out. A record that cannot be applied goes to the dead letters, whole,
+//! before the position passes it; where it cannot, or where there are too many, its partition stops, visibly. Nothing is
+//! skipped.
 //!
 //! What this crate refuses to know: how the view is queried. It serves no queries and links no API.
 
 pub mod apps;
 mod assignment;
 pub mod batch;
+pub mod brake;
 pub mod config;
+pub mod dead_letter;
 pub mod decode;
 pub mod ends;
 pub mod error;
@@ -26,6 +29,7 @@ pub mod generation;
 mod kafka;
 mod lane;
 pub mod migrate;
+pub mod nesting;
 mod observe;
 mod pipeline;
 pub mod plan;
@@ -64,6 +68,7 @@ use crate::{
     assignment::{Assignment, TopicConsumer},
     batch::BatchLimits,
     config::Config,
+    dead_letter::DeadLetters,
     ends::{SAMPLE_INTERVAL, Sample},
     generation::follow::{self, Feed, NoFeed, Turn},
     lane::{Lane, Shared},
@@ -169,6 +174,8 @@ impl Parts {
             topic: Arc::clone(&topic),
             projection,
             limits: config.limits,
+            brake_limits: config.brake_limits,
+            dead_letters: DeadLetters::new(&config.kafka, &config.topic, &config.group),
             key_change_wait: config.key_change_wait,
             consumer: Arc::clone(&consumer),
             standing: Arc::clone(standing),

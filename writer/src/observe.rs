@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::fold::Outcome;
+use crate::{fold::Outcome, rejection::Reason};
 
 const RECORDS: &str = "writer_records_total";
 const LAG: &str = "writer_lag_records";
@@ -15,6 +15,8 @@ const BLOCKED: &str = "writer_blocked";
 const FENCED: &str = "writer_fenced_total";
 const REBALANCES: &str = "writer_rebalances_total";
 const STORE_RETRIES: &str = "writer_store_retries_total";
+const DEAD_LETTERS: &str = "writer_dead_letters_total";
+const DEAD_LETTER_FAILURES: &str = "writer_dead_letter_failures_total";
 
 /// The metrics of one topic.
 #[derive(Debug, Clone)]
@@ -31,6 +33,8 @@ pub enum RecordOutcome {
     Unchanged,
     /// Older than what the view held.
     Stale,
+    /// Cannot be projected; it stands in the dead-letter topic.
+    DeadLettered,
     /// Says nothing about a row.
     Skipped,
 }
@@ -48,7 +52,7 @@ impl From<Outcome> for RecordOutcome {
 impl Metrics {
     /// Describes the metrics to the recorder.
     pub fn new(topic: Arc<str>) -> Self {
-        describe_counter!(RECORDS, "records by what became of them: applied, unchanged, stale, skipped");
+        describe_counter!(RECORDS, "records by what became of them: applied, unchanged, stale, dead_lettered, skipped");
         describe_gauge!(LAG, "records between the view's position and the end of the partition");
         describe_histogram!(BATCH_SECONDS, "time from the first attempt to store a batch to its commit");
         describe_histogram!(BATCH_RECORDS, "records of a batch");
@@ -56,6 +60,8 @@ impl Metrics {
         describe_gauge!(BLOCKED, "1 while the partition stands at a record");
         describe_counter!(FENCED, "claims that were over when a batch was to be stored");
         describe_counter!(REBALANCES, "assignments and revocations of partitions");
+        describe_counter!(DEAD_LETTERS, "records that stand in the dead-letter topic and that the position has passed");
+        describe_counter!(DEAD_LETTER_FAILURES, "attempts to write a dead letter that did not succeed in time");
         describe_counter!(STORE_RETRIES, "attempts to store a batch that the environment ended");
         Self { topic }
     }
@@ -66,6 +72,7 @@ impl Metrics {
             RecordOutcome::Applied => "applied",
             RecordOutcome::Unchanged => "unchanged",
             RecordOutcome::Stale => "stale",
+            RecordOutcome::DeadLettered => "dead_lettered",
             RecordOutcome::Skipped => "skipped",
         };
         counter!(RECORDS, "topic" => self.topic(), "partition" => partition.to_string(), "outcome" => outcome)
@@ -105,6 +112,16 @@ impl Metrics {
     /// A rebalance.
     pub fn rebalance(&self) {
         counter!(REBALANCES).increment(1);
+    }
+
+    /// A record that is a dead letter.
+    pub fn dead_letter(&self, reason: Reason) {
+        counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(1);
+    }
+
+    /// A dead letter that is not written yet.
+    pub fn dead_letter_failure(&self) {
+        counter!(DEAD_LETTER_FAILURES).increment(1);
     }
 
     /// An attempt to store a batch, or to claim a partition, that the environment ended.

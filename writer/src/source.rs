@@ -8,6 +8,7 @@
 //! Offsets are committed to the group after the view has them, as a hint for lag tools; nothing here reads them.
 
 mod claims;
+mod headers;
 mod lanes;
 
 use std::{
@@ -300,7 +301,7 @@ fn accept(lanes: &mut [LaneLink], partitions: &mut HashMap<i32, State>, message:
     running.settled = true;
     if message.offset() >= running.next_offset {
         let number = partition as usize % lanes.len();
-        lanes[number].filling.push(message);
+        lanes[number].filling.push(message, &headers::of(message));
     }
 }
 

@@ -8,7 +8,12 @@ use std::{
 use rdkafka::error::KafkaError;
 use shared::admin::{Condition, Readiness};
 
-use crate::{error::StoreError, observe::Metrics, rejection::Rejection, store::Blocked};
+use crate::{
+    error::StoreError,
+    observe::Metrics,
+    rejection::Rejection,
+    store::{Blocked, BlockedState},
+};
 
 /// The writer's conditions. Having partitions is none of them: a standby is ready.
 #[derive(Debug)]
@@ -90,6 +95,30 @@ impl Standing {
         let (state, offset, reason) = (blocked.state.as_str(), blocked.offset, &blocked.reason);
         tracing::error!(topic, partition, offset, state, reason, "partition stands until an operator moves it");
         self.blocked(partition, format!("partition {partition} at offset {offset}: {state}: {reason}"));
+    }
+
+    /// The brake has stopped a partition, now or before it was claimed.
+    pub fn braked(&self, topic: &str, partition: i32, offset: i64, why: &str) {
+        tracing::error!(topic, partition, offset, why, "partition braked: too many dead letters");
+        self.blocked(
+            partition,
+            format!("partition {partition} at offset {offset}: {}: {why}", BlockedState::Braked.as_str()),
+        );
+    }
+
+    /// A partition waits until its dead letter can be written; `first` when it did not wait before.
+    pub fn awaits_dead_letter(&self, topic: &str, partition: i32, offset: i64, why: &str, first: bool) {
+        self.metrics.dead_letter_failure();
+        if first {
+            tracing::error!(topic, partition, offset, why, "partition waits: its dead letter cannot be written");
+        }
+        self.blocked(partition, format!("partition {partition} at offset {offset}: {why}"));
+    }
+
+    /// A partition's dead letters are written again.
+    pub fn dead_letters_written(&self, topic: &str, partition: i32) {
+        tracing::info!(topic, partition, "partition goes on: its dead letters are written");
+        self.gone(partition);
     }
 
     /// A partition went to another member, or is claimed anew.

@@ -212,6 +212,11 @@ impl Transaction<'_> {
         wait::note(&mut self.inner, &self.topic, tenure, waits_for).await
     }
 
+    /// Ends the transaction without a trace, and with it its locks.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        Ok(self.inner.rollback().await?)
+    }
+
     /// Makes everything durable at once.
     pub async fn commit(self) -> Result<(), StoreError> {
         Ok(self.inner.commit().await?)

@@ -1,6 +1,7 @@
-//! A record that can't be decoded stops its partition where it is, in every place where an operator looks.
+//! A record that may not be left out stops its partition where it is, in every place where an operator looks: a truncate
+//! under the policy `on_truncate = "block"`.
 
-use acceptance::{Model, Record, Service, Source, System, scenario};
+use acceptance::{Model, RawRecord, Record, Service, Source, System, scenario};
 use anyhow::{Result, ensure};
 use devstack::eventually;
 
@@ -8,27 +9,48 @@ use crate::{NOTICED_MAX, PARTITIONS, servers};
 
 const BAD: i32 = 1;
 
+/// The demo's mapping, and the other policy.
+const PROJECTION: &str = r#"
+[site]
+id = "/site_id"
+version = "/version"
+apps = "/installed_apps"
+
+[app]
+id = "/appDefId"
+instance = "/instanceId"
+version = "/version"
+status = "/status"
+not_installed = ["UNINSTALLED"]
+extra = ["permissions"]
+
+[source]
+on_truncate = "block"
+"#;
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_cannot_be_decoded_blocks_its_partition_visibly_and_no_other() -> Result<()> {
+async fn a_truncate_that_may_not_be_left_out_blocks_its_partition_visibly_and_no_other() -> Result<()> {
     scenario(&servers()?, PARTITIONS, async |system| {
         let mut source = Source::new(12, PARTITIONS, 200);
         let (before, after) = (source.records(600), without_key_changes(source.records(600)));
         system.topic().produce(&before)?;
         let offset = system.topic().ends()?[&BAD];
-        let key = r#"{"site_id":"broken"}"#.to_owned();
-        let value = Some("{\"op\":\"c\",\"after\":{not json".to_owned());
-        let bad = Record { partition: BAD, key, value, headers: Vec::new(), site_id: "broken".to_owned(), after: None };
-        system.topic().produce(&[bad])?;
+        let truncate = br#"{"op":"t","before":null,"after":null,"source":{"lsn":7}}"#.to_vec();
+        let (key, headers) = (None, Vec::new());
+        let bad = RawRecord { partition: BAD, offset: 0, key, value: Some(truncate), headers, timestamp_ms: 0 };
+        system.topic().produce_raw(&[bad])?;
         system.topic().produce(&after)?;
         let stored: Vec<Record> =
             [before, after.into_iter().filter(|record| record.partition != BAD).collect()].concat();
         let model = Model::of(&stored);
 
-        let mut writer = system.writer(&[("WRITER_KEY_CHANGE_WAIT", "10m")])?;
+        let projection = system.file("projection.toml", PROJECTION)?;
+        let env = [("WRITER_KEY_CHANGE_WAIT", "10m"), ("WRITER_PROJECTION", projection.as_str())];
+        let mut writer = system.writer(&env)?;
         stands(system, &writer, offset, &model).await?;
         let (status, _) = writer.stop().await?;
         ensure!(status.success(), "a blocked writer ends in order: {status}");
-        let mut again = system.writer(&[("WRITER_KEY_CHANGE_WAIT", "10m")])?;
+        let mut again = system.writer(&env)?;
         stands(system, &again, offset, &model).await?;
         ensure!(again.is_running(), "the writer stays");
         Ok(())
@@ -47,7 +69,7 @@ fn without_key_changes(records: Vec<Record>) -> Vec<Record> {
 async fn stands(system: &System, writer: &Service, offset: i64, model: &Model) -> Result<()> {
     let (partition, at) = (BAD.to_string(), offset.to_string());
     let detail = writer.condition("partitions", false, NOTICED_MAX).await?;
-    for part in [&format!("partition {partition}"), &at, &"invalid-json".to_owned()] {
+    for part in [&format!("partition {partition}"), &at, &"truncate".to_owned()] {
         ensure!(detail.contains(part), "/readyz does not say {part:?}: {detail}");
     }
     ensure!(!writer.is_ready().await, "/readyz is 503");

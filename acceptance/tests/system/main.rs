@@ -15,6 +15,7 @@ mod key_changes;
 mod killed_writers;
 mod look_ups;
 mod operate;
+mod poison;
 mod rebalances;
 mod rebuild;
 mod saboteurs;

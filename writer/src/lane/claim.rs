@@ -36,7 +36,10 @@ impl Lane {
             transaction.commit().await?;
             self.shared.standing.database_answers();
         }
-        partitions.iter().for_each(|partition| self.shared.standing.gone(*partition));
+        // One that waits for its dead letters goes on waiting in the eyes of operators until it has moved.
+        for partition in partitions.iter().filter(|partition| !self.letter_waits.contains_key(partition)) {
+            self.shared.standing.gone(*partition);
+        }
         claims.into_iter().for_each(|claim| self.follow_claim(claim, sample.topic_id.as_ref()));
         // The broker did not tell where these begin and end, or which topic they are of.
         for partition in partitions.iter().filter(|partition| !sample.ends.contains_key(partition)) {
@@ -59,6 +62,8 @@ impl Lane {
                     true => tracing::debug!(partition, next_offset, epoch, "partition taken"),
                     false => tracing::info!(partition, next_offset, epoch, "partition taken"),
                 }
+                self.forget_before(partition, next_offset);
+                self.resume_brake(partition, next_offset);
                 let tenure = Arc::new(Tenure::new(partition, epoch, source_epoch, topic_id.cloned()));
                 let position = NextPosition { tenure: Arc::clone(&tenure), next_offset, as_of: None, blocked: None };
                 self.positions.insert(partition, position);
@@ -66,6 +71,7 @@ impl Lane {
             }
             Claim::Stands { partition, blocked } => {
                 self.waits.remove(&partition);
+                self.letter_waits.remove(&partition);
                 self.shared.standing.stands(&self.shared.topic, partition, &blocked);
                 self.tell(LaneEvent::Blocked { partition });
             }

@@ -41,10 +41,13 @@ const LOCK: &str = r#"
     select next_offset, topic_id, blocked_state, blocked_offset, blocked_reason
     from position where topic = $1 and partition = $2 for update"#;
 
-/// A wait goes on under the owner that began it.
+/// A wait goes on under the owner that began it. A partition that stood at a record stands in the eyes of operators until it
+/// has moved on; what is stored next says so.
 const TAKE: &str = r#"
     update position set epoch = epoch + 1, owner = $3, topic_id = coalesce($4, topic_id),
-        blocked_offset = null, blocked_state = null, blocked_reason = null,
+        blocked_offset = case when blocked_state = 'blocked' then blocked_offset end,
+        blocked_reason = case when blocked_state = 'blocked' then blocked_reason end,
+        blocked_state = case when blocked_state = 'blocked' then blocked_state end,
         waits_for = case when owner = $3 then waits_for end, waits_since = case when owner = $3 then waits_since end,
         updated_at = now()
     where topic = $1 and partition = $2
