@@ -4,3 +4,5 @@ grant select on all tables in schema siteview, view, {schema} to siteview_writer
 grant insert, update, delete on all tables in schema {schema} to siteview_writer;
 grant insert on siteview.audit to siteview_writer;
 grant update on siteview.generation to siteview_writer;
+grant execute on function siteview.change_parts_make(integer, interval, interval) to siteview_writer;
+grant execute on function siteview.change_parts_drop(integer, timestamptz) to siteview_writer;

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
+use tokio_postgres::Client;
 
 use crate::kafka::Ends;
 use crate::model::Model;
@@ -18,6 +19,15 @@ const QUOTED_MAX: usize = 12;
 pub async fn assert_equal(system: &System, model: &Model) -> Result<()> {
     let ends = system.drained().await?;
     let found = differences(system, model, &ends).await?;
+    let quoted = found.iter().take(QUOTED_MAX).cloned().collect::<Vec<_>>().join("\n  ");
+    ensure!(found.is_empty(), "{} differences between view and model:\n  {quoted}", found.len());
+    Ok(())
+}
+
+/// Compares every row of one server that stands at these positions.
+pub async fn assert_equal_on(client: &Client, model: &Model, positions: &Ends) -> Result<()> {
+    let mut found = Vec::new();
+    of_server(&View::read(client).await?, model, positions, &mut |line| found.push(line));
     let quoted = found.iter().take(QUOTED_MAX).cloned().collect::<Vec<_>>().join("\n  ");
     ensure!(found.is_empty(), "{} differences between view and model:\n  {quoted}", found.len());
     Ok(())

@@ -20,8 +20,8 @@ mod source;
 mod system;
 mod view;
 
-pub use check::{assert_equal, differences};
-pub use kafka::{Ends, Topic};
+pub use check::{assert_equal, assert_equal_on, differences};
+pub use kafka::{Ends, OpenTransaction, Topic};
 pub use model::{App, Model, Site};
 pub use record::{Record, partition_of};
 pub use service::{Condition, Service};

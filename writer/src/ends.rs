@@ -1,7 +1,11 @@
 //! How far the log reaches: sampled from the broker, for lag and for the moment up to which the view contains everything.
 //!
 //! The clock is read first, then the ends of the partitions; a position that has reached such an end contains every change
-//! that Kafka had acknowledged at that moment. So `as_of` is a lower bound, whatever the clocks of the source say.
+//! that Kafka had acknowledged at that moment. So `as_of` is a lower bound, whatever the clocks of the source say. Where
+//! Debezium's heartbeats are followed, the moment is that of the newest heartbeat instead, which was read before the ends.
+//!
+//! The end is the high watermark: what the log holds, whether or not a `read_committed` consumer can read it yet. Behind an open
+//! transaction such a consumer sees nothing, though others' records there are acknowledged; while it is open, `as_of` stands.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,12 +15,15 @@ use std::{
 
 use jiff::Timestamp;
 use rdkafka::{
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaResult,
 };
 
-/// How often the ends are sampled.
-pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
+use crate::heartbeat::Heartbeats;
+
+/// How often the ends are sampled: on an idle system `as_of` moves with each sample, at least once a second.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(800);
 /// How long a broker may take to tell the ends of one partition.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Samples that a lane keeps until they are reached; further ones are dropped, which makes `as_of` older, never wrong.
@@ -32,12 +39,12 @@ pub struct Ends {
 }
 
 /// The ends of some partitions at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Sample {
-    /// Read before the ends were.
-    pub at: Timestamp,
-    /// By partition.
-    pub ends: HashMap<i32, Ends>,
+    /// Read before the ends were; `None` while heartbeats are awaited, so that it lets nobody say anything.
+    pub at: Option<Timestamp>,
+    /// High watermark by partition.
+    pub ends: HashMap<i32, i64>,
 }
 
 /// Asks the broker for one partition's ends; blocks for up to five seconds.
@@ -46,11 +53,38 @@ pub fn fetch(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partiti
     Ok(Ends { low, high })
 }
 
-/// Samples the ends of these partitions; those that the broker does not tell are left out.
-pub fn sample(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partitions: &[i32]) -> Sample {
-    let at = Timestamp::now();
-    let ends = partitions.iter().filter_map(|&p| fetch(consumer, topic, p).map(|ends| (p, ends)).ok()).collect();
-    Sample { at, ends }
+/// Asks for several partitions' ends; those that the broker does not tell are left out.
+pub fn fetch_all(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partitions: &[i32]) -> HashMap<i32, Ends> {
+    partitions.iter().filter_map(|&p| fetch(consumer, topic, p).map(|ends| (p, ends)).ok()).collect()
+}
+
+/// Samples the high watermarks of these partitions with one request per broker; those that are not told are left out.
+/// `observer` must read uncommitted (see `kafka.rs`).
+pub fn sample(
+    observer: &BaseConsumer,
+    heartbeats: Option<&mut Heartbeats>,
+    topic: &str,
+    partitions: &[i32],
+) -> KafkaResult<Sample> {
+    let now = Timestamp::now();
+    let at = match heartbeats {
+        None => Some(now),
+        Some(heartbeats) => heartbeats.read(observer)?.map(|heartbeat| heartbeat.min(now)),
+    };
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        // Kafka's ListOffsets takes a moment; `End` (-1) stands for the newest one (KIP-79).
+        asked.add_partition_offset(topic, *partition, Offset::End)?;
+    }
+    if asked.count() == 0 {
+        return Ok(Sample { at, ends: HashMap::new() });
+    }
+    let told = observer.offsets_for_times(asked, ANSWER_MAX)?;
+    let end = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+        Offset::Offset(end) if element.error().is_ok() => Some((element.partition(), end)),
+        _ => None,
+    };
+    Ok(Sample { at, ends: told.elements().iter().filter_map(end).collect() })
 }
 
 /// The samples that a lane has not reached yet, oldest first, and those just reached.
@@ -68,14 +102,14 @@ impl Samples {
 
     /// The moment up to which a partition contains all changes once its position is `next_offset`.
     pub fn as_of(&self, partition: i32, next_offset: i64) -> Option<Timestamp> {
-        let reached = |sample: &&Arc<Sample>| sample.ends.get(&partition).is_some_and(|ends| ends.high <= next_offset);
-        self.0.iter().rev().find(reached).map(|sample| sample.at)
+        let reached = |sample: &&Arc<Sample>| sample.ends.get(&partition).is_some_and(|end| *end <= next_offset);
+        self.0.iter().rev().find(reached).and_then(|sample| sample.at)
     }
 
     /// Forgets samples that every one of these positions has reached, but for the newest of them.
     pub fn forget_reached(&mut self, positions: &HashMap<i32, i64>) {
         let reached = |sample: &Sample| {
-            let has = |(p, ends): (&i32, &Ends)| positions.get(p).is_none_or(|next_offset| ends.high <= *next_offset);
+            let has = |(p, end): (&i32, &i64)| positions.get(p).is_none_or(|next_offset| end <= next_offset);
             sample.ends.iter().all(has)
         };
         while self.0.get(1).is_some_and(|second| reached(second)) {
@@ -89,8 +123,8 @@ mod tests {
     use super::*;
 
     fn sample(second: i64, high: i64) -> Arc<Sample> {
-        let at = Timestamp::from_second(second).expect("a moment");
-        Arc::new(Sample { at, ends: HashMap::from([(0, Ends { low: 0, high })]) })
+        let at = Some(Timestamp::from_second(second).expect("a moment"));
+        Arc::new(Sample { at, ends: HashMap::from([(0, high)]) })
     }
 
     #[test]

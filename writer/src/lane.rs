@@ -3,6 +3,7 @@
 
 mod advance;
 mod claim;
+mod sweep;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     assignment::TopicConsumer,
     batch::{Batch, Part, Tenure},
+    board::Board,
     decode::Limits,
     ends::{Sample, Samples},
     error::{Disposition, StoreError},
@@ -26,12 +28,13 @@ use crate::{
     rejection::{Reason, Rejection},
     standing::Standing,
     store::{NextPosition, Store, TRANSACTION_MAX},
+    trace::{BatchTraces, Stage, Stages},
 };
 
 /// First and longest pause between attempts that the environment ends.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
 /// Pause before a claim that was lost is taken again: the group tells first when the partition went to another member.
-const RECLAIM_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const RECLAIM_AFTER: Duration = Duration::from_secs(2);
 /// Shortest and longest pause before a create that waits for its old key's delete is looked at again; it waits longer the
 /// longer it has waited, since each look is a claim.
 const OLD_KEY_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
@@ -91,12 +94,18 @@ pub struct Shared {
     pub limits: Limits,
     /// How long the create of a key change waits for its old key's delete.
     pub key_change_wait: Duration,
+    /// How long delete markers are kept.
+    pub marker_retention: Duration,
+    /// Where each lane shows what it holds.
+    pub board: Arc<Board>,
     /// For the ends of partitions that are claimed.
     pub consumer: Arc<TopicConsumer>,
     /// What operators see.
     pub standing: Arc<Standing>,
     /// Metrics.
     pub metrics: Metrics,
+    /// Traces of batches.
+    pub traces: BatchTraces,
 }
 
 /// One lane's state.
@@ -109,6 +118,7 @@ pub struct Lane {
     samples: Samples,
     positions: HashMap<i32, NextPosition>,
     old_key_waits: HashMap<i32, (i64, Instant)>,
+    sweep_at: Instant,
 }
 
 impl Lane {
@@ -120,8 +130,9 @@ impl Lane {
         events: Sender<LaneEvent>,
         newest_sample: watch::Receiver<Arc<Sample>>,
     ) -> Self {
-        let (positions, old_key_waits) = (HashMap::new(), HashMap::new());
-        Self { number, shared, store, events, newest_sample, samples: Samples::default(), positions, old_key_waits }
+        let (positions, old_key_waits, samples) = (HashMap::new(), HashMap::new(), Samples::default());
+        let sweep_at = Instant::now();
+        Self { number, shared, store, events, newest_sample, samples, positions, old_key_waits, sweep_at }
     }
 
     /// Works until the source closes the commands, or `hard_stop`: whatever is under way then is rolled back.
@@ -135,8 +146,10 @@ impl Lane {
                         Some(Command::Batch(batch)) => self.store_batch(batch).await,
                         None => return,
                     },
-                    Ok(()) = self.newest_sample.changed() => self.advance_as_of().await,
+                    () = tokio::time::sleep_until(self.sweep_due()) => self.sweep().await,
+                    Ok(()) = self.newest_sample.changed() => self.follow_ends(),
                 }
+                self.publish();
             }
         };
         tokio::select! {
@@ -147,17 +160,21 @@ impl Lane {
 
     /// Tries until the batch is stored or nothing of it is this writer's any more.
     async fn store_batch(&mut self, batch: Batch) {
+        let (stages, links) = (Stages::begin(), self.shared.traces.links(&batch));
         let mut prepared = pipeline::prepare(&batch, &self.shared.projection, self.shared.limits);
         drop(batch);
+        stages.done(Stage::Decode);
         let (started, mut pauses) = (Instant::now(), pauses());
         let mut positions = Vec::new();
         loop {
             prepared.drop_ended();
             if prepared.is_empty() {
+                self.shared.traces.batch(&stages, links, &prepared, None);
                 break;
             }
-            match self.try_store(&prepared).await {
+            match self.try_store(&prepared, &stages).await {
                 Ok(stored) => {
+                    self.shared.traces.batch(&stages, links, &prepared, Some(&stored));
                     positions = stored.positions.iter().map(|p| (p.tenure.partition, p.next_offset)).collect();
                     self.shared.metrics.batch(prepared.len_records(), started.elapsed());
                     self.stored(stored);
@@ -173,7 +190,7 @@ impl Lane {
         self.tell(LaneEvent::BatchDone { lane: self.number, positions });
     }
 
-    async fn try_store(&mut self, prepared: &Prepared) -> Result<Stored, StoreError> {
+    async fn try_store(&mut self, prepared: &Prepared, stages: &Stages) -> Result<Stored, StoreError> {
         if self.newest_sample.has_changed().unwrap_or(false) {
             self.take_sample();
         }
@@ -181,7 +198,7 @@ impl Lane {
             (since.elapsed() >= self.shared.key_change_wait).then_some((*partition, *offset))
         };
         let waited_enough: HashSet<_> = self.old_key_waits.iter().filter_map(waited).collect();
-        let context = Context { samples: &self.samples, waited_enough: &waited_enough };
+        let context = Context { samples: &self.samples, waited_enough: &waited_enough, stages };
         let storing = pipeline::store(&mut self.store, prepared, &context);
         let stored = tokio::time::timeout(TRANSACTION_MAX, storing).await;
         let stored = stored.unwrap_or(Err(StoreError::TimedOut(TRANSACTION_MAX)));

@@ -18,6 +18,7 @@ use crate::{
     projection::Projection,
     rejection::{Reason, Rejection},
     store::{Blocked, BlockedState, NextPosition, Store, Transaction},
+    trace::{Stage, Stages},
 };
 
 /// A decoded batch; attempts to store it leave it as it is.
@@ -65,6 +66,8 @@ pub struct Context<'a> {
     pub samples: &'a Samples,
     /// Creates of key changes that have waited long enough for the old key's delete, as (partition, offset).
     pub waited_enough: &'a HashSet<(i32, i64)>,
+    /// Where the times of the stages are noted.
+    pub stages: &'a Stages,
 }
 
 /// Decodes a batch. Pure; the records behind a rejected one of their partition are not looked at.
@@ -126,6 +129,7 @@ pub async fn store(store: &mut Store, prepared: &Prepared, context: &Context<'_>
         prepared.events.iter().filter(|(partition, offset, _)| *offset >= reached[partition]).collect();
     let mut sites = load(&mut transaction, &events).await?;
     let mut stored = fold_all(&mut sites, &events, prepared, &reached, context.waited_enough);
+    context.stages.done(Stage::Fold);
     let needed = documents_needed(&sites);
     let documents = match needed.is_empty() {
         true => HashMap::new(),
@@ -134,7 +138,9 @@ pub async fn store(store: &mut Store, prepared: &Prepared, context: &Context<'_>
     transaction.write(&plan(&sites, &documents)).await?;
     stored.positions = next_positions(prepared, &reached, &stored.cuts, context.samples);
     transaction.advance(&stored.positions).await?;
+    context.stages.done(Stage::Store);
     transaction.commit().await?;
+    context.stages.done(Stage::Commit);
     Ok(stored)
 }
 

@@ -11,8 +11,11 @@ mod frozen_writer;
 mod key_changes;
 mod killed_writers;
 mod look_ups;
+mod membership;
 mod stops;
 mod tail_of_the_log;
+mod traces;
+mod upkeep;
 
 use acceptance::{Model, Record, Source, System};
 use anyhow::Result;

@@ -47,8 +47,9 @@ impl Lane {
 
     async fn ends_of(&self, partitions: &[i32]) -> HashMap<i32, Ends> {
         let (shared, partitions) = (Arc::clone(&self.shared), partitions.to_vec());
-        let sampled = tokio::task::spawn_blocking(move || ends::sample(&shared.consumer, &shared.topic, &partitions));
-        sampled.await.map(|sample| sample.ends).unwrap_or_default()
+        let fetched =
+            tokio::task::spawn_blocking(move || ends::fetch_all(&shared.consumer, &shared.topic, &partitions));
+        fetched.await.unwrap_or_default()
     }
 
     /// Starts a tenure, unless the position lies outside the log: that is an operator's decision, never a silent jump.
