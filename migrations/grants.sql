@@ -7,3 +7,5 @@ grant insert on siteview.audit to siteview_writer;
 revoke update on siteview.generation from siteview_writer;
 grant execute on function siteview.mark_ready to siteview_writer;
 grant insert on siteview.verification to siteview_writer;
+grant execute on function siteview.change_parts_make(integer, interval, interval) to siteview_writer;
+grant execute on function siteview.change_parts_drop(integer, timestamptz) to siteview_writer;

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
+use tokio_postgres::Client;
 
 use crate::kafka::Ends;
 use crate::model::Model;
@@ -23,6 +24,15 @@ pub async fn assert_equal(system: &System, model: &Model) -> Result<()> {
 pub async fn assert_equal_in(generation: i32, system: &System, model: &Model) -> Result<()> {
     let ends = system.drained_in(generation).await?;
     let found = differences_in(generation, system, model, &ends).await?;
+    let quoted = found.iter().take(QUOTED_MAX).cloned().collect::<Vec<_>>().join("\n  ");
+    ensure!(found.is_empty(), "{} differences between view and model:\n  {quoted}", found.len());
+    Ok(())
+}
+
+/// Compares every row of one server that stands at these positions.
+pub async fn assert_equal_on(client: &Client, model: &Model, positions: &Ends) -> Result<()> {
+    let mut found = Vec::new();
+    of_server(&View::read(1, client).await?, model, positions, &mut |line| found.push(line));
     let quoted = found.iter().take(QUOTED_MAX).cloned().collect::<Vec<_>>().join("\n  ");
     ensure!(found.is_empty(), "{} differences between view and model:\n  {quoted}", found.len());
     Ok(())

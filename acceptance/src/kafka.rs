@@ -53,6 +53,16 @@ impl ProducerContext for Deliveries {
 
 type Producer = ThreadedProducer<Deliveries>;
 
+/// A transaction whose records are in the log and whose fate is open.
+pub struct OpenTransaction(Producer);
+
+impl OpenTransaction {
+    /// Ends it; its records never were.
+    pub fn abort(self) -> Result<()> {
+        Ok(self.0.abort_transaction(ANSWER_MAX)?)
+    }
+}
+
 impl Topic {
     /// Names a topic; creates nothing.
     pub fn new(servers: &str, name: &str, partitions: i32) -> Self {
@@ -132,6 +142,17 @@ impl Topic {
             }
         }
         Ok(())
+    }
+
+    /// Writes the records in a Kafka transaction that stays open.
+    pub fn open_transaction(&self, records: &[Record]) -> Result<OpenTransaction> {
+        let id = format!("{}-open", self.name);
+        let (producer, deliveries) = self.producer(&[("transactional.id", &id), ("message.timeout.ms", "30000")])?;
+        producer.init_transactions(ANSWER_MAX)?;
+        producer.begin_transaction()?;
+        self.send(&producer, records, |_| ())?;
+        flushed(&producer, &deliveries)?;
+        Ok(OpenTransaction(producer))
     }
 
     /// The next offset of each partition: its end for a consumer that reads everything.

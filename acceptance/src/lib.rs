@@ -23,9 +23,9 @@ mod system;
 mod torture;
 mod view;
 
-pub use check::{assert_equal, assert_equal_in, differences};
+pub use check::{assert_equal, assert_equal_in, assert_equal_on, differences};
 pub use feed::{Chunk, Feed};
-pub use kafka::{Ends, RawRecord, Topic};
+pub use kafka::{Ends, OpenTransaction, RawRecord, Topic};
 pub use model::{App, Model, Site};
 pub use proxy::Proxy;
 pub use record::{Record, partition_of};

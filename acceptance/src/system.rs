@@ -177,10 +177,15 @@ impl System {
 
     /// As [`Self::writer`], with further client properties (a static membership, another session).
     pub fn writer_in_session(&self, env: &[(&str, &str)], properties: &[(&str, &str)]) -> Result<Service> {
-        let (name, admin_port) = (self.next_name("writer"), free_port()?);
         // Under KIP-848 the session's limits are the broker's.
         let session = if properties.iter().any(|(key, _)| *key == "group.protocol") { &[][..] } else { &SESSION };
-        let properties = session.iter().chain(properties).map(|(key, value)| format!("{key}={value}\n"));
+        self.writer_with_properties(env, &[session, properties].concat())
+    }
+
+    /// As [`Self::writer`], with these client properties and no other.
+    pub fn writer_with_properties(&self, env: &[(&str, &str)], properties: &[(&str, &str)]) -> Result<Service> {
+        let (name, admin_port) = (self.next_name("writer"), free_port()?);
+        let properties = properties.iter().map(|(key, value)| format!("{key}={value}\n"));
         let file = self.folder.join(format!("{name}.properties"));
         fs::write(&file, properties.collect::<String>())?;
         let mut environment = self.writer_environment(env);
@@ -213,7 +218,12 @@ impl System {
 
     /// What `writer position --json` says, by partition.
     pub fn writer_position(&self) -> Result<BTreeMap<i32, Value>> {
-        let answer = self.writer_verb(&["position", "--json"], &[])?;
+        self.writer_position_of(self.topic.name())
+    }
+
+    /// As [`Self::writer_position`], of another topic than the test's own.
+    pub fn writer_position_of(&self, topic: &str) -> Result<BTreeMap<i32, Value>> {
+        let answer = self.writer_verb(&["position", "--json"], &[("WRITER_TOPIC", topic)])?;
         let lines: Vec<Value> = serde_json::from_str(&answer).with_context(|| answer.clone())?;
         let partition = |line: &Value| line["partition"].as_i64().and_then(|partition| i32::try_from(partition).ok());
         lines.into_iter().map(|line| Ok((partition(&line).context("a line names its partition")?, line))).collect()

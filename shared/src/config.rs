@@ -45,6 +45,11 @@ pub struct Common {
     /// Form of the logs: `text` for people, `json` for one JSON object per line
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text", global = true)]
     pub log_format: LogFormat,
+
+    /// Where traces are sent, the base URL of an OTLP collector (HTTP with protobuf), as http://collector:4318 [default: none
+    /// are made]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", global = true, value_name = "URL", value_parser = value::http_url)]
+    pub otel_exporter_otlp_endpoint: Option<String>,
 }
 
 /// Form of the logs on standard error.

@@ -1,13 +1,18 @@
-//! Logs and metrics of a process.
+//! Logs, metrics and traces of a process.
 //!
 //! Logs go to standard error, as text or as one JSON object per line; a panic is a log line too. Metrics go to the
 //! `metrics` facade and are rendered by the admin port; each service names its metrics in its `observe` module.
+
+mod traces;
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+
+pub use opentelemetry_sdk::trace::SdkTracer;
+pub use traces::Traces;
 
 use crate::config::{Common, LogFormat};
 

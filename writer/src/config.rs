@@ -16,6 +16,7 @@ use crate::{
     generation::GenerationVerb,
     kafka,
     projection::Projection,
+    store::Primary,
     verbs::{PositionArgs, SourceEpochArgs, UnblockArgs},
 };
 
@@ -23,6 +24,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
+const CENTURY: Duration = Duration::from_secs(36_500 * 86_400);
 
 /// Projects a Debezium topic of MetaSite rows into the installed-apps view in Postgres.
 ///
@@ -41,7 +43,8 @@ pub struct Args {
     #[arg(long, env = "KAFKA_PROPERTIES_FILE", global = true, value_name = "PATH")]
     kafka_properties_file: Option<PathBuf>,
 
-    /// The view's primary as a postgres:// URL; required, here or by the file
+    /// The view's primary as a postgres:// URL, TLS by `sslmode` and `sslrootcert`; required, here or by the file. Of several
+    /// hosts (`postgres://u:p@h1:5432,h2:5432/db`) the one that takes writes is found, and looked for again after a failover
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
     database_url: Option<Secret>,
 
@@ -97,6 +100,19 @@ pub struct Args {
     /// The bad record that is the so-manieth in a row in its partition stops it, and stays in the topic; 1: none is left out
     #[arg(long, env = "WRITER_BRAKE_RUN_RECORDS", default_value_t = 100, global = true, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     brake_run_records: u64,
+    /// How long the marker of a deleted site is kept, duration; longer than the topic's retention, so that no replay of an
+    /// older change brings the site back
+    #[arg(long, env = "WRITER_MARKER_RETENTION", default_value = "8d", global = true, value_parser = duration_between(SECOND, CENTURY))]
+    marker_retention: Duration,
+
+    /// How long the change log is kept, duration; a reader of the change feed may be away for so long
+    #[arg(long, env = "WRITER_CHANGE_RETENTION", default_value = "7d", global = true, value_parser = duration_between(SECOND, CENTURY))]
+    change_retention: Duration,
+
+    /// Debezium's heartbeat topic (`__debezium-heartbeat.<topic.prefix>`, with the connector's `heartbeat.interval.ms` at 1000
+    /// or so): the view's `as_of` then stands still while Debezium does [default: none, `as_of` speaks for the topic alone]
+    #[arg(long, env = "WRITER_HEARTBEAT_TOPIC", global = true)]
+    heartbeat_topic: Option<String>,
 
     /// How long the create of a key change waits for the old key's delete, duration; longer than partitions drift apart
     #[arg(long, env = "WRITER_KEY_CHANGE_WAIT", default_value = "30s", global = true, value_parser = duration_between(SECOND, DAY))]
@@ -159,7 +175,7 @@ pub struct Config {
     pub verify: Option<VerifySettings>,
     pub json: bool,
     pub kafka: HashMap<String, String>,
-    pub database: PgConnectOptions,
+    pub database: Primary,
     pub topic: String,
     pub group: String,
     pub projection: Projection,
@@ -171,6 +187,9 @@ pub struct Config {
     pub batch_bytes_max: usize,
     pub limits: Limits,
     pub brake_limits: BrakeLimits,
+    pub marker_retention: Duration,
+    pub change_retention: Duration,
+    pub heartbeat_topic: Option<String>,
     pub key_change_wait: Duration,
     pub drain_max: Duration,
     pub admin_listen: SocketAddr,
@@ -214,6 +233,9 @@ impl Config {
                 window_records: args.brake_window_records,
                 run_records: args.brake_run_records,
             },
+            marker_retention: args.marker_retention,
+            change_retention: args.change_retention,
+            heartbeat_topic: args.heartbeat_topic.filter(|topic| !topic.is_empty()),
             key_change_wait: args.key_change_wait,
             drain_max: args.drain_max,
             admin_listen: args.admin_listen,
@@ -228,8 +250,8 @@ impl Config {
 }
 
 /// The parser's own errors may repeat parts of the URL.
-fn database(url: &str) -> Result<PgConnectOptions, Invalid> {
-    postgres_url("DATABASE_URL", url)
+fn database(url: &str) -> Result<Primary, Invalid> {
+    Primary::parse(url).map_err(|why| Invalid::new("DATABASE_URL", format!("{}: {why}", mask_urls(url))))
 }
 
 fn postgres_url(name: &str, url: &str) -> Result<PgConnectOptions, Invalid> {

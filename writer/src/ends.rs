@@ -1,7 +1,11 @@
 //! How far the log reaches: sampled from the broker, for lag and for the moment up to which the view contains everything.
 //!
 //! The clock is read first, then the ends of the partitions; a position that has reached such an end contains every change
-//! that Kafka had acknowledged at that moment. So `as_of` is a lower bound, whatever the clocks of the source say.
+//! that Kafka had acknowledged at that moment. So `as_of` is a lower bound, whatever the clocks of the source say. Where
+//! Debezium's heartbeats are followed, the moment is that of the newest heartbeat instead, which was read before the ends.
+//!
+//! The end is the high watermark: what the log holds, whether or not a `read_committed` consumer can read it yet. Behind an open
+//! transaction such a consumer sees nothing, though others' records there are acknowledged; while it is open, `as_of` stands.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -11,14 +15,19 @@ use std::{
 
 use jiff::Timestamp;
 use rdkafka::{
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaResult,
+    topic_partition_list::TopicPartitionListElem,
 };
 
-use crate::topic_id::{self, TopicId};
+use crate::{
+    heartbeat::Heartbeats,
+    topic_id::{self, TopicId},
+};
 
-/// How often the ends are sampled.
-pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the ends are sampled: on an idle system `as_of` moves with each sample, at least once a second.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(800);
 /// How long a broker may take to tell the ends of one partition.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Samples that a lane keeps until they are reached; further ones are dropped, which makes `as_of` older, never wrong.
@@ -41,21 +50,14 @@ impl Ends {
 }
 
 /// The ends of some partitions at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Sample {
-    /// Read before the ends were.
-    pub at: Timestamp,
-    /// By partition.
+    /// Read before the ends were; `None` while heartbeats are awaited, so that it lets nobody say anything.
+    pub at: Option<Timestamp>,
+    /// By partition; the high end is the high watermark.
     pub ends: HashMap<i32, Ends>,
     /// The topic that the ends are of, asked for after them.
     pub topic_id: Option<TopicId>,
-}
-
-impl Sample {
-    /// A sample that says nothing.
-    pub fn nothing() -> Self {
-        Self { at: Timestamp::now(), ends: HashMap::new(), topic_id: None }
-    }
 }
 
 /// Asks the broker for one partition's ends; blocks for up to five seconds.
@@ -64,21 +66,69 @@ pub fn fetch(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partiti
     Ok(Ends { low, high })
 }
 
-/// Samples the ends of these partitions; those that the broker does not tell are left out, and all of them when nobody tells
-/// which topic they are of.
-pub fn sample(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partitions: &[i32]) -> Sample {
-    let at = Timestamp::now();
-    let ends: HashMap<_, _> =
-        partitions.iter().filter_map(|&p| fetch(consumer, topic, p).map(|ends| (p, ends)).ok()).collect();
-    match ends.is_empty() {
-        true => Sample { at, ends, topic_id: None },
-        false => match topic_id::fetch(consumer, topic) {
-            Ok(topic_id) => Sample { at, ends, topic_id },
-            Err(error) => {
-                tracing::debug!(topic, error = %error, "the brokers do not tell the topic's id; a sample is left out");
-                Sample { at, ends: HashMap::new(), topic_id: None }
-            }
-        },
+/// Asks for several partitions' ends, at no moment; those that the broker does not tell are left out, and all of them when
+/// nobody tells which topic they are of.
+pub fn fetch_all(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, partitions: &[i32]) -> Sample {
+    let ends = partitions.iter().filter_map(|&p| fetch(consumer, topic, p).map(|ends| (p, ends)).ok()).collect();
+    with_topic_id(consumer, topic, None, ends)
+}
+
+/// Samples the ends of these partitions with two requests per broker; those that are not told are left out, as by
+/// [`fetch_all`]. `observer` must read uncommitted (see `kafka.rs`).
+pub fn sample(
+    observer: &BaseConsumer,
+    heartbeats: Option<&mut Heartbeats>,
+    topic: &str,
+    partitions: &[i32],
+) -> KafkaResult<Sample> {
+    let now = Timestamp::now();
+    let at = match heartbeats {
+        None => Some(now),
+        Some(heartbeats) => heartbeats.read(observer)?.map(|heartbeat| heartbeat.min(now)),
+    };
+    if partitions.is_empty() {
+        return Ok(Sample { at, ..Sample::default() });
+    }
+    let highs = list_offsets(observer, topic, partitions, Offset::End)?;
+    let lows = list_offsets(observer, topic, partitions, Offset::Beginning)?;
+    let ends = |(partition, high): (i32, i64)| Some((partition, Ends { low: *lows.get(&partition)?, high }));
+    Ok(with_topic_id(observer, topic, at, highs.into_iter().filter_map(ends).collect()))
+}
+
+/// Kafka's ListOffsets takes a moment; -1 stands for the newest one and -2 for the oldest (KIP-79).
+fn list_offsets(
+    observer: &BaseConsumer,
+    topic: &str,
+    partitions: &[i32],
+    moment: Offset,
+) -> KafkaResult<HashMap<i32, i64>> {
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked.add_partition_offset(topic, *partition, moment)?;
+    }
+    let told = observer.offsets_for_times(asked, ANSWER_MAX)?;
+    let offset = |element: &TopicPartitionListElem<'_>| match element.offset() {
+        Offset::Offset(offset) if element.error().is_ok() => Some((element.partition(), offset)),
+        _ => None,
+    };
+    Ok(told.elements().iter().filter_map(offset).collect())
+}
+
+fn with_topic_id(
+    consumer: &BaseConsumer<impl ConsumerContext>,
+    topic: &str,
+    at: Option<Timestamp>,
+    ends: HashMap<i32, Ends>,
+) -> Sample {
+    if ends.is_empty() {
+        return Sample { at, ..Sample::default() };
+    }
+    match topic_id::fetch(consumer, topic) {
+        Ok(topic_id) => Sample { at, ends, topic_id },
+        Err(error) => {
+            tracing::debug!(topic, error = %error, "the brokers do not tell the topic's id; a sample is left out");
+            Sample { at, ..Sample::default() }
+        }
     }
 }
 
@@ -106,7 +156,7 @@ impl Samples {
     /// The moment up to which a partition contains all changes once its position is `next_offset`.
     pub fn as_of(&self, partition: i32, next_offset: i64) -> Option<Timestamp> {
         let reached = |sample: &&Arc<Sample>| sample.ends.get(&partition).is_some_and(|ends| ends.high <= next_offset);
-        self.0.iter().rev().find(reached).map(|sample| sample.at)
+        self.0.iter().rev().find(reached).and_then(|sample| sample.at)
     }
 
     /// Forgets samples that every one of these positions has reached, but for the newest of them.
@@ -126,7 +176,7 @@ mod tests {
     use super::*;
 
     fn sample(second: i64, high: i64) -> Arc<Sample> {
-        let at = Timestamp::from_second(second).expect("a moment");
+        let at = Some(Timestamp::from_second(second).expect("a moment"));
         Arc::new(Sample { at, ends: HashMap::from([(0, Ends { low: 0, high })]), topic_id: None })
     }
 

@@ -11,6 +11,12 @@ pub enum StoreError {
     /// The transaction took longer than it may; the connection is given up.
     #[error("no answer from Postgres within {0:?}")]
     TimedOut(Duration),
+    /// The server that answers is a replica, or a primary that was demoted.
+    #[error("the server does not take writes")]
+    ReadOnly,
+    /// None of several hosts is the primary; names each host and what it said.
+    #[error("no host takes writes: {0}")]
+    NoPrimary(String),
     /// Another writer has taken partitions of this batch, or their positions were moved.
     #[error("the claim on partitions {0:?} is over")]
     ClaimsOver(Vec<i32>),
@@ -41,15 +47,22 @@ pub enum Disposition {
     Reject,
 }
 
+/// The constraint that a batch meets when the marker which it revives was swept after it had read it. The next attempt reads
+/// that there is none.
+const SWEPT: &str = "site_apps_told";
+
 impl StoreError {
     /// Decides by SQLSTATE class (PostgreSQL, Appendix A). Only a data exception (22) and an integrity violation (23) are
     /// about the data; everything else is the environment's and is waited out, visibly.
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::ClaimsOver(_) => Disposition::LetGo,
+            Self::Database(sqlx::Error::Database(error)) if error.constraint() == Some(SWEPT) => Disposition::Retry,
             Self::Database(sqlx::Error::Database(error)) => disposition_of(error.code().as_deref().unwrap_or_default()),
             Self::Database(_)
             | Self::TimedOut(_)
+            | Self::ReadOnly
+            | Self::NoPrimary(_)
             | Self::NotMigrated(_)
             | Self::NoGeneration(_)
             | Self::Document { .. } => Disposition::Retry,

@@ -22,7 +22,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use serde::Serialize;
-use sqlx::{ConnectOptions, PgConnection};
+use sqlx::PgConnection;
 
 use crate::{
     config::Config,

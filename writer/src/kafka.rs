@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use rdkafka::{
     ClientConfig,
-    consumer::{BaseConsumer, ConsumerContext},
+    consumer::{BaseConsumer, ConsumerContext, DefaultConsumerContext},
     error::KafkaResult,
 };
 use shared::config::Invalid;
@@ -103,6 +103,20 @@ pub fn consumer<C: ConsumerContext>(
         config.set("partition.assignment.strategy", "cooperative-sticky");
     }
     config.set("group.id", group).set("client.id", "siteview-writer").create_with_context(context)
+}
+
+/// Makes the consumer that looks at the ends of the topic and follows heartbeats. It never joins the group, whose name it has
+/// for the brokers' access rules; and it sees what the log holds, committed or not.
+pub fn observer(settings: &HashMap<String, String>, group: &str) -> KafkaResult<BaseConsumer<DefaultConsumerContext>> {
+    let mut config = ClientConfig::new();
+    let of_members = |key: &str| key.starts_with("group.") || key.starts_with("partition.assignment");
+    let settings = settings.iter().filter(|(key, _)| !of_members(key));
+    config.extend(settings.map(|(key, value)| (key.clone(), value.clone())));
+    for (key, value) in OWN {
+        config.set(key, value);
+    }
+    config.set("isolation.level", "read_uncommitted").set("queued.max.messages.kbytes", "1024");
+    config.set("group.id", group).set("client.id", "siteview-writer-ends").create()
 }
 
 #[cfg(test)]

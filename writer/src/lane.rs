@@ -4,6 +4,7 @@
 mod advance;
 mod claim;
 mod failures;
+mod sweep;
 mod wait;
 
 use std::{
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     assignment::TopicConsumer,
     batch::{Batch, Part, Tenure},
+    board::Board,
     brake::BrakeLimits,
     dead_letter::DeadLetters,
     decode::Limits,
@@ -30,6 +32,7 @@ use crate::{
     standing::Standing,
     store::{NextPosition, Store, TRANSACTION_MAX},
     topic_watch::TopicWatch,
+    trace::{BatchTraces, Stage, Stages},
 };
 use wait::Wait;
 
@@ -39,7 +42,7 @@ use failures::LogBudget;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
 /// Pause before a claim that was lost is taken again: the group tells first when the partition went to another member. An
 /// operator's verb ends claims too and shall act within 5 s.
-const RECLAIM_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RECLAIM_AFTER: Duration = Duration::from_secs(1);
 
 /// What the source asks of a lane.
 #[derive(Debug)]
@@ -102,12 +105,18 @@ pub struct Shared {
     pub dead_letters: DeadLetters,
     /// How long the create of a key change waits for its old key's delete.
     pub key_change_wait: Duration,
+    /// How long delete markers are kept.
+    pub marker_retention: Duration,
+    /// Where each lane shows what it holds.
+    pub board: Arc<Board>,
     /// For the ends of partitions that are claimed.
     pub consumer: Arc<TopicConsumer>,
     /// What operators see.
     pub standing: Arc<Standing>,
     /// Metrics.
     pub metrics: Metrics,
+    /// Traces of batches.
+    pub traces: BatchTraces,
 }
 
 /// One lane's state.
@@ -127,6 +136,7 @@ pub struct Lane {
     brakes: Brakes,
     letter_waits: HashMap<i32, Instant>,
     letter_log: LogBudget,
+    sweep_at: Instant,
 }
 
 impl Lane {
@@ -154,6 +164,7 @@ impl Lane {
             brakes: Brakes::new(),
             letter_waits: HashMap::new(),
             letter_log: LogBudget::default(),
+            sweep_at: Instant::now(),
         }
     }
 
@@ -169,8 +180,10 @@ impl Lane {
                         Some(Command::Batch(batch)) => self.store_batch(batch).await,
                         None => return,
                     },
-                    Ok(()) = self.newest_sample.changed() => self.advance_as_of().await,
+                    () = tokio::time::sleep_until(self.sweep_due()) => self.sweep().await,
+                    Ok(()) = self.newest_sample.changed() => self.follow_ends(),
                 }
+                self.publish();
             }
         };
         tokio::select! {
@@ -182,7 +195,9 @@ impl Lane {
     /// Tries until the batch is stored or nothing of it is this writer's any more.
     async fn store_batch(&mut self, batch: Batch) {
         let polled_at = batch.polled_at.unwrap_or_else(Instant::now);
+        let (stages, links) = (Stages::begin(), self.shared.traces.links(&batch));
         let mut prepared = pipeline::prepare(batch, &self.shared.projection, self.shared.limits);
+        stages.done(Stage::Decode);
         let topic_id = self.topic.since(polled_at).await;
         self.let_go_of_another_topic(prepared.parts(), topic_id.as_ref());
         let (started, mut pauses) = (Instant::now(), pauses());
@@ -192,8 +207,9 @@ impl Lane {
             if prepared.is_empty() {
                 break;
             }
-            match self.try_store(&prepared, &unwritable).await {
+            match self.try_store(&prepared, &unwritable, &stages).await {
                 Ok(Attempt::Stored(stored)) => {
+                    self.shared.traces.batch(&stages, &links, &prepared, Some(&stored));
                     let records = prepared.stored(&stored.positions);
                     self.shared.metrics.batch(records, started.elapsed());
                     positions.extend(stored.positions.iter().map(|p| (p.tenure.partition, p.next_offset)));
@@ -207,6 +223,9 @@ impl Lane {
                 },
             }
         }
+        if positions.is_empty() {
+            self.shared.traces.batch(&stages, &links, &prepared, None);
+        }
         let positions = positions.into_iter().collect();
         self.tell(LaneEvent::BatchDone { lane: self.number, positions });
     }
@@ -215,6 +234,7 @@ impl Lane {
         &mut self,
         prepared: &Prepared,
         unwritable: &HashMap<i32, String>,
+        stages: &Stages,
     ) -> Result<Attempt, StoreError> {
         if self.newest_sample.has_changed().unwrap_or(false) {
             self.take_sample();
@@ -228,7 +248,7 @@ impl Lane {
             brakes: &self.brakes,
             brake_limits: self.shared.brake_limits,
         };
-        let storing = pipeline::store(&mut self.store, prepared, &self.samples, rules);
+        let storing = pipeline::store(&mut self.store, prepared, &self.samples, rules, stages);
         let attempt = tokio::time::timeout(TRANSACTION_MAX, storing).await;
         let attempt = attempt.unwrap_or(Err(StoreError::TimedOut(TRANSACTION_MAX)));
         if attempt.is_err() {

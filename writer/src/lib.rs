@@ -18,6 +18,7 @@
 pub mod apps;
 mod assignment;
 pub mod batch;
+mod board;
 pub mod brake;
 pub mod config;
 pub mod dead_letter;
@@ -26,6 +27,7 @@ pub mod ends;
 pub mod error;
 pub mod fold;
 pub mod generation;
+mod heartbeat;
 mod kafka;
 mod lane;
 pub mod migrate;
@@ -41,6 +43,8 @@ mod standing;
 pub mod store;
 pub mod topic_id;
 mod topic_watch;
+mod trace;
+mod upkeep;
 pub mod verbs;
 pub mod verify;
 
@@ -51,10 +55,14 @@ use std::{
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use rdkafka::{consumer::Consumer, error::KafkaResult};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaResult,
+};
 use shared::{
     admin::{self, Readiness},
     config::Invalid,
+    telemetry::SdkTracer,
 };
 use tokio::{
     net::TcpListener,
@@ -67,16 +75,20 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     assignment::{Assignment, TopicConsumer},
     batch::BatchLimits,
+    board::Board,
     config::Config,
     dead_letter::DeadLetters,
     ends::{SAMPLE_INTERVAL, Sample},
     generation::follow::{self, Feed, NoFeed, Turn},
+    heartbeat::Heartbeats,
     lane::{Lane, Shared},
     observe::Metrics,
     source::{COMMANDS_MAX, Source, Surroundings},
     standing::Standing,
     store::Store,
     topic_watch::TopicWatch,
+    trace::BatchTraces,
+    upkeep::{AsOf, ChangeLog},
 };
 
 /// Pause between attempts to find the generation at start.
@@ -88,21 +100,31 @@ const METADATA_MAX: Duration = Duration::from_secs(5);
 ///
 /// Errors: the admin port cannot be opened, the Kafka client refuses its settings or fails for good, a part of the writer
 /// died. The absence of the database or of the brokers is none; it is waited out.
-pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    metrics: PrometheusHandle,
+    tracer: Option<SdkTracer>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.admin_listen)
         .await
         .with_context(|| format!("WRITER_ADMIN_LISTEN: cannot listen on {}", config.admin_listen))?;
     let (readiness, admin_stop) = (Readiness::new(), CancellationToken::new());
     let standing = Arc::new(Standing::new(&readiness, Metrics::new(config.topic.as_str().into())));
     let admin = tokio::spawn(admin::serve(listener, readiness, metrics, admin_stop.clone()));
-    let done = project(&config, &standing, &shutdown).await;
+    let done = project(&config, &standing, tracer, &shutdown).await;
     admin_stop.cancel();
     admin.await.context("the admin port died")??;
     done
 }
 
 /// Feeds a generation until `shutdown`, and the next one when it has to leave it.
-async fn project(config: &Config, standing: &Arc<Standing>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+async fn project(
+    config: &Config,
+    standing: &Arc<Standing>,
+    tracer: Option<SdkTracer>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
     loop {
         let feed = tokio::select! {
             feed = feed(config, standing) => feed?,
@@ -110,7 +132,7 @@ async fn project(config: &Config, standing: &Arc<Standing>, shutdown: &Cancellat
         };
         let (generation, stop) = (feed.generation, shutdown.child_token());
         standing.feeding();
-        let parts = Parts::start(config, feed, standing, &stop)?;
+        let parts = Parts::start(config, feed, standing, tracer.clone(), &stop)?;
         let running = parts.run(config, standing, &stop);
         tokio::pin!(running);
         let turn = tokio::select! {
@@ -148,7 +170,8 @@ async fn feed(config: &Config, standing: &Standing) -> Result<Feed, Invalid> {
 struct Parts {
     source: oneshot::Receiver<KafkaResult<()>>,
     lanes: JoinSet<()>,
-    sampler: JoinHandle<()>,
+    /// What goes on by time: samples of the ends, `as_of`, the change log's upkeep.
+    upkeep: JoinSet<()>,
     make_ready: JoinHandle<()>,
     hard_stop: CancellationToken,
 }
@@ -158,6 +181,7 @@ impl Parts {
         config: &Config,
         Feed { generation, projection }: Feed,
         standing: &Arc<Standing>,
+        tracer: Option<SdkTracer>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let (group, topic) = (config.group_of(generation), Arc::<str>::from(config.topic.as_str()));
@@ -166,7 +190,10 @@ impl Parts {
         let consumer = kafka::consumer(&config.kafka, &group, Assignment::new(metrics.clone()))
             .context("the Kafka client refuses its settings")?;
         let consumer = Arc::new(consumer);
-        let (newest, newest_sample) = watch::channel(Arc::new(ends::sample(&consumer, &topic, &[])));
+        let observer =
+            Arc::new(kafka::observer(&config.kafka, &group).context("the Kafka client refuses its settings")?);
+        let (newest, newest_sample) = watch::channel(Arc::<Sample>::default());
+        let board = Arc::new(Board::new(config.lanes));
         let topic_watch =
             TopicWatch::start(Arc::clone(&consumer), Arc::clone(&topic)).context("no thread for the topic")?;
         let (events, lane_events) = blocking::channel();
@@ -177,35 +204,50 @@ impl Parts {
             brake_limits: config.brake_limits,
             dead_letters: DeadLetters::new(&config.kafka, &config.topic, &config.group),
             key_change_wait: config.key_change_wait,
+            marker_retention: config.marker_retention,
+            board: Arc::clone(&board),
             consumer: Arc::clone(&consumer),
             standing: Arc::clone(standing),
-            metrics,
+            metrics: metrics.clone(),
+            traces: BatchTraces::new(tracer, &topic, &group),
         });
         let owner = Arc::<str>::from(process_name());
         let options = store::connect_options(&config.database, &format!("view_g{generation}"));
         let (mut lanes, mut commands, hard_stop) = (JoinSet::new(), Vec::new(), CancellationToken::new());
+        let store = || Store::new(options.clone(), Arc::clone(&topic), Arc::clone(&owner));
         for number in 0..config.lanes {
             let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
-            let store = Store::new(options.clone(), Arc::clone(&topic), Arc::clone(&owner));
             let (events, samples) = (events.clone(), newest_sample.clone());
-            let lane = Lane::new(number, Arc::clone(&shared), store, events, samples, topic_watch.clone());
+            let lane = Lane::new(number, Arc::clone(&shared), store(), events, samples, topic_watch.clone());
             lanes.spawn(lane.run(receiver, hard_stop.clone()));
             commands.push(sender);
         }
+        let mut upkeep = JoinSet::new();
+        let as_of = AsOf {
+            store: store(),
+            board,
+            newest_sample: newest_sample.clone(),
+            events,
+            standing: Arc::clone(standing),
+        };
+        upkeep.spawn(as_of.run());
+        upkeep.spawn(ChangeLog::new(store(), generation, config.change_retention, metrics).run());
+        let heartbeats = config.heartbeat_topic.clone().map(Heartbeats::new);
+        let ends = SampledEnds { consumer: Arc::clone(&consumer), observer, heartbeats, topic: Arc::clone(&topic) };
+        upkeep.spawn(sample_ends(ends, Arc::clone(standing), newest));
         let limits = BatchLimits { records_max: config.batch_records_max, bytes_max: config.batch_bytes_max };
         let links = commands.into_iter();
         let surroundings = Surroundings {
             consumer: Arc::clone(&consumer),
-            topic: Arc::clone(&topic),
+            topic,
             limits,
             standing: Arc::clone(standing),
             topic_watch,
             newest_sample,
         };
         let source = spawn_source(Source::new(surroundings, links, lane_events), shutdown.clone())?;
-        let make_ready = tokio::spawn(follow::make_ready(config.clone(), generation, Arc::clone(&consumer)));
-        let sampler = tokio::spawn(sample_ends(consumer, topic, Arc::clone(standing), newest));
-        Ok(Self { source, lanes, sampler, make_ready, hard_stop })
+        let make_ready = tokio::spawn(follow::make_ready(config.clone(), generation, consumer));
+        Ok(Self { source, lanes, upkeep, make_ready, hard_stop })
     }
 
     /// Until `shutdown`, or until a part ends by itself, which ends the process.
@@ -216,10 +258,12 @@ impl Parts {
             () = shutdown.cancelled() => {}
             ended = &mut self.source => return ended.context("the source died")?.context("the Kafka client failed for good"),
             Some(lane) = self.lanes.join_next() => anyhow::bail!("a lane died: {lane:?}"),
+            Some(ended) = self.upkeep.join_next() => anyhow::bail!("a part of the upkeep died: {ended:?}"),
         }
         standing.draining();
-        self.sampler.abort();
         self.make_ready.abort();
+        // The source drains until nobody is left who could tell it anything.
+        self.upkeep.shutdown().await;
         self.drain(config.drain_max).await
     }
 
@@ -244,32 +288,45 @@ fn spawn_source(source: Source, shutdown: CancellationToken) -> anyhow::Result<o
     Ok(ended)
 }
 
-/// Samples the ends of the partitions in hand; without any, asks whether the topic is there.
-async fn sample_ends(
+/// What the sampling of the ends needs.
+struct SampledEnds {
     consumer: Arc<TopicConsumer>,
+    observer: Arc<BaseConsumer>,
+    heartbeats: Option<Heartbeats>,
     topic: Arc<str>,
-    standing: Arc<Standing>,
-    newest: watch::Sender<Arc<Sample>>,
-) {
+}
+
+/// Samples the ends of the partitions in hand; without any, asks whether the topic is there.
+async fn sample_ends(mut ends: SampledEnds, standing: Arc<Standing>, newest: watch::Sender<Arc<Sample>>) {
     let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        let (consumer, topic) = (Arc::clone(&consumer), Arc::clone(&topic));
         let sampling = move || {
-            let partitions = consumer.context().partitions();
-            let sample = ends::sample(&consumer, &topic, &partitions);
-            let reachable = match sample.ends.is_empty() {
-                true => topic_exists(&consumer, &topic),
-                false => Ok(()),
-            };
-            (sample, reachable)
+            let sampled = ends.sample();
+            (ends, sampled)
         };
-        let Ok((sample, reachable)) = tokio::task::spawn_blocking(sampling).await else {
+        let Ok((returned, (sample, reachable))) = tokio::task::spawn_blocking(sampling).await else {
             return;
         };
+        ends = returned;
         standing.kafka(reachable);
+        standing.heartbeat(ends.heartbeats.is_some().then_some(sample.at).flatten());
         newest.send_replace(Arc::new(sample));
+    }
+}
+
+impl SampledEnds {
+    /// Blocks for a few round trips. Gives the sample, and whether the topic is there and its brokers answer.
+    fn sample(&mut self) -> (Sample, Result<(), String>) {
+        let partitions = self.consumer.context().partitions();
+        let sample = ends::sample(&self.observer, self.heartbeats.as_mut(), &self.topic, &partitions);
+        let sample = sample.unwrap_or_default();
+        let reachable = match sample.ends.is_empty() {
+            true => topic_exists(&self.consumer, &self.topic),
+            false => Ok(()),
+        };
+        (sample, reachable)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use shared::config::Invalid;
+use shared::{config::Invalid, telemetry::Traces};
 use writer::{
     config::{Config, Verb},
     verbs::{self, PositionArgs, PositionVerb, Refused, SourceEpochArgs, SourceEpochVerb},
@@ -34,8 +34,14 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     match &config.verb {
         Verb::Run => {
             let metrics = shared::telemetry::metrics();
+            let traces = config.common.otel_exporter_otlp_endpoint.as_deref().map(|url| Traces::start("writer", url));
+            let traces = traces.transpose().map_err(anyhow::Error::msg)?;
             let shutdown = shared::shutdown::on_signals();
-            writer::run(config, metrics, shutdown).await?;
+            let ended = writer::run(config, metrics, traces.as_ref().map(Traces::tracer), shutdown).await;
+            if let Some(traces) = traces {
+                traces.stop().await;
+            }
+            ended?;
             tracing::info!("stopped");
         }
         Verb::Migrate => writer::migrate::run(&config).await?,

@@ -2,7 +2,7 @@
 //! and find nothing to do.
 
 use anyhow::Context as _;
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, migrate::Migrator};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, migrate::Migrator};
 
 use crate::config::Config;
 

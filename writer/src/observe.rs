@@ -17,11 +17,37 @@ const REBALANCES: &str = "writer_rebalances_total";
 const STORE_RETRIES: &str = "writer_store_retries_total";
 const DEAD_LETTERS: &str = "writer_dead_letters_total";
 const DEAD_LETTER_FAILURES: &str = "writer_dead_letter_failures_total";
+const MARKERS_SWEPT: &str = "writer_markers_swept_total";
+const CHANGE_PARTS: &str = "writer_change_parts_total";
+const UPKEEP_FAILURES: &str = "writer_upkeep_failures_total";
+const HEARTBEAT_AGE: &str = "writer_heartbeat_age_seconds";
 
 /// The metrics of one topic.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     topic: Arc<str>,
+}
+
+/// What is done beside batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpkeepTask {
+    /// The floor of the change log.
+    Floor,
+    /// The parts of the change log.
+    Parts,
+    /// Delete markers.
+    Markers,
+}
+
+impl UpkeepTask {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Parts => "parts",
+            Self::Markers => "markers",
+        }
+    }
 }
 
 /// What became of a record, for the metric: an outcome of the fold, or nothing to fold.
@@ -37,6 +63,19 @@ pub enum RecordOutcome {
     DeadLettered,
     /// Says nothing about a row.
     Skipped,
+}
+
+impl RecordOutcome {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Stale => "stale",
+            Self::DeadLettered => "dead_lettered",
+            Self::Skipped => "skipped",
+        }
+    }
 }
 
 impl From<Outcome> for RecordOutcome {
@@ -63,20 +102,17 @@ impl Metrics {
         describe_counter!(DEAD_LETTERS, "records that stand in the dead-letter topic and that the position has passed");
         describe_counter!(DEAD_LETTER_FAILURES, "attempts to write a dead letter that did not succeed in time");
         describe_counter!(STORE_RETRIES, "attempts to store a batch that the environment ended");
+        describe_counter!(MARKERS_SWEPT, "delete markers that were removed after their retention");
+        describe_counter!(CHANGE_PARTS, "parts of the change log: made, dropped");
+        describe_counter!(UPKEEP_FAILURES, "attempts at upkeep that failed, by task: floor, parts, markers");
+        describe_gauge!(HEARTBEAT_AGE, "time since the newest heartbeat of Debezium, where its topic is followed");
         Self { topic }
     }
 
     /// Counts records of a stored batch.
     pub fn records(&self, partition: i32, outcome: RecordOutcome, count: u64) {
-        let outcome = match outcome {
-            RecordOutcome::Applied => "applied",
-            RecordOutcome::Unchanged => "unchanged",
-            RecordOutcome::Stale => "stale",
-            RecordOutcome::DeadLettered => "dead_lettered",
-            RecordOutcome::Skipped => "skipped",
-        };
-        counter!(RECORDS, "topic" => self.topic(), "partition" => partition.to_string(), "outcome" => outcome)
-            .increment(count);
+        let (topic, partition) = (self.topic(), partition.to_string());
+        counter!(RECORDS, "topic" => topic, "partition" => partition, "outcome" => outcome.as_str()).increment(count);
     }
 
     /// A stored batch.
@@ -127,6 +163,28 @@ impl Metrics {
     /// An attempt to store a batch, or to claim a partition, that the environment ended.
     pub fn store_retry(&self) {
         counter!(STORE_RETRIES).increment(1);
+    }
+
+    /// Delete markers that were removed.
+    pub fn markers_swept(&self, count: u64) {
+        counter!(MARKERS_SWEPT).increment(count);
+    }
+
+    /// Parts of the change log that were made and dropped.
+    pub fn change_parts(&self, made: i32, dropped: i32) {
+        for (what, count) in [("made", made), ("dropped", dropped)] {
+            counter!(CHANGE_PARTS, "what" => what).increment(u64::from(count.max(0).unsigned_abs()));
+        }
+    }
+
+    /// An attempt at upkeep that failed.
+    pub fn upkeep_failed(&self, task: UpkeepTask) {
+        counter!(UPKEEP_FAILURES, "task" => task.as_str()).increment(1);
+    }
+
+    /// Time since the newest heartbeat.
+    pub fn heartbeat_age(&self, age: Duration) {
+        gauge!(HEARTBEAT_AGE).set(age);
     }
 
     fn topic(&self) -> String {

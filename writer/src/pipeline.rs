@@ -29,6 +29,7 @@ use crate::{
     projection::Projection,
     rejection::Rejection,
     store::{Blocked, BlockedState, NextPosition, Store, Transaction},
+    trace::{Stage, Stages},
 };
 
 /// What an attempt came to.
@@ -61,6 +62,7 @@ pub async fn store(
     prepared: &Prepared,
     samples: &Samples,
     rules: Rules<'_>,
+    stages: &Stages,
 ) -> Result<Attempt, StoreError> {
     let mut transaction = store.begin().await?;
     let reached = lock(&mut transaction, prepared.parts()).await?;
@@ -73,6 +75,7 @@ pub async fn store(
         transaction.rollback().await?;
         return Ok(Attempt::Undelivered(judgement.undelivered));
     }
+    stages.done(Stage::Fold);
     let needed = documents_needed(&sites);
     let documents = match needed.is_empty() {
         true => HashMap::new(),
@@ -81,7 +84,9 @@ pub async fn store(
     transaction.write(&plan(&sites, &documents)).await?;
     let positions = next_positions(prepared, &reached, &judgement.cuts, samples);
     transaction.advance(&positions).await?;
+    stages.done(Stage::Store);
     transaction.commit().await?;
+    stages.done(Stage::Commit);
     Ok(Attempt::Stored(Stored { judgement, positions }))
 }
 

@@ -8,7 +8,6 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer, DefaultConsumerContext},
 };
 use serde::Serialize;
-use sqlx::ConnectOptions;
 
 use crate::{
     config::Config,

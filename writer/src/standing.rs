@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use jiff::Timestamp;
 use rdkafka::error::KafkaError;
 use shared::admin::{Condition, Readiness};
 
@@ -57,6 +59,14 @@ impl Standing {
         match reachable {
             Ok(()) => self.kafka.set(true, "the topic's brokers answer"),
             Err(why) => self.kafka.set(false, why),
+        }
+    }
+
+    /// The newest heartbeat of the source, where heartbeats are followed and one has come.
+    pub fn heartbeat(&self, at: Option<Timestamp>) {
+        if let Some(at) = at {
+            let age = Timestamp::now().duration_since(at);
+            self.metrics.heartbeat_age(Duration::try_from(age).unwrap_or_default());
         }
     }
 

@@ -4,13 +4,16 @@
 //! schema. Session limits let no frozen writer hold up its successor: an idle transaction is ended by the server after
 //! `IDLE_TRANSACTION_MAX`, a lock is waited for no longer than `LOCK_WAIT_MAX`.
 
+mod as_of;
 mod claim;
 pub mod comparison;
 pub mod generation;
 mod operate;
+mod primary;
 mod read;
 mod seen;
 mod takeover;
+mod upkeep;
 mod wait;
 mod write;
 
@@ -18,13 +21,16 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use shared::ids::SiteId;
-use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection};
 
+pub use as_of::{Held, Stands};
 pub use claim::{Claim, active_generation};
 pub use operate::{Audit, Operation};
+pub use primary::{NoUrl, Primary};
 pub use read::PositionRow;
 pub use seen::SiteSeen;
 pub use takeover::{Taken, last_partitions, memberships};
+pub use upkeep::Parts;
 
 use crate::{
     batch::{Part, Tenure},
@@ -42,14 +48,12 @@ const IDLE_TRANSACTION_MAX: Duration = Duration::from_secs(10);
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long the server works on one statement.
 const STATEMENT_MAX: Duration = Duration::from_secs(30);
-/// How long a connection attempt may take.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long a whole transaction may take, seen from here; beyond it the connection is given up.
 pub const TRANSACTION_MAX: Duration = Duration::from_secs(60);
 
 /// One lane's access to the view.
 pub struct Store {
-    options: PgConnectOptions,
+    primary: Primary,
     topic: Arc<str>,
     owner: Arc<str>,
     connection: Option<PgConnection>,
@@ -119,9 +123,10 @@ impl NextPosition {
 }
 
 /// Options of every connection to the view.
-pub fn connect_options(url: &PgConnectOptions, schema: &str) -> PgConnectOptions {
+pub fn connect_options(primary: &Primary, schema: &str) -> Primary {
     let milliseconds = |limit: Duration| limit.as_millis().to_string();
-    url.clone()
+    primary
+        .clone()
         .application_name("siteview-writer")
         .options([
             ("search_path", schema.to_owned()),
@@ -134,8 +139,8 @@ pub fn connect_options(url: &PgConnectOptions, schema: &str) -> PgConnectOptions
 
 impl Store {
     /// A store that connects when it is first used. `owner` is written beside each position, for people.
-    pub fn new(options: PgConnectOptions, topic: Arc<str>, owner: Arc<str>) -> Self {
-        Self { options, topic, owner, connection: None }
+    pub fn new(primary: Primary, topic: Arc<str>, owner: Arc<str>) -> Self {
+        Self { primary, topic, owner, connection: None }
     }
 
     /// Gives up the connection; the next call makes a new one.
@@ -146,11 +151,7 @@ impl Store {
     /// Connects unless there is a connection.
     pub async fn connect(&mut self) -> Result<&mut PgConnection, StoreError> {
         if self.connection.is_none() {
-            let connecting = PgConnection::connect_with(&self.options);
-            let connection = tokio::time::timeout(CONNECT_MAX, connecting)
-                .await
-                .map_err(|_| StoreError::TimedOut(CONNECT_MAX))??;
-            self.connection = Some(connection);
+            self.connection = Some(self.primary.connect().await?);
         }
         Ok(self.connection.as_mut().expect("just connected"))
     }

@@ -16,7 +16,7 @@ mod unblock;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 
 pub use position_set::run as position_set;
 pub use source_epoch::run as source_epoch_raise;

@@ -28,7 +28,7 @@ mod takeover;
 use std::{fmt, time::Instant};
 
 use anyhow::Context as _;
-use sqlx::{ConnectOptions, PgConnection};
+use sqlx::PgConnection;
 
 use crate::{
     config::{Config, VerifySettings},

@@ -65,7 +65,7 @@ impl Topic {
 
     /// Creates it with settings of its own.
     pub async fn create_with(&self, settings: &[(&str, &str)]) -> Result<()> {
-        let topic = NewTopic::new(&self.name, self.partitions, TopicReplication::Fixed(1));
+        let topic = NewTopic::new(&self.name, self.partitions.get(), TopicReplication::Fixed(1));
         let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let created = self.admin()?.create_topics([&topic], &AdminOptions::new()).await?;
         created.into_iter().try_for_each(|created| created.map(drop).map_err(|(name, code)| anyhow!("{name}: {code}")))

@@ -90,13 +90,6 @@ impl System {
         command.current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().context("writer: cargo build --release --workspace")
     }
-
-    /// A file of the test.
-    pub fn file(&self, name: &str, text: &str) -> Result<String> {
-        let path = self.folder.join(name);
-        fs::write(&path, text)?;
-        Ok(path.display().to_string())
-    }
 }
 
 fn resident_kib_max(pid: u32) -> Option<u64> {

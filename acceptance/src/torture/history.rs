@@ -21,10 +21,13 @@ pub(super) struct Answer {
     pub(super) chunks: usize,
 }
 
+/// A site from a chunk on; none when it is not there.
+type State = (i64, Option<Arc<Site>>);
+
 /// The states of all sites, by the topic's records so far.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    sites: HashMap<String, Vec<(i64, Option<Arc<Site>>)>>,
+    sites: HashMap<String, Vec<State>>,
     /// The newest state.
     pub(super) model: Model,
     /// Chunks added.

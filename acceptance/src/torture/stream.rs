@@ -22,9 +22,12 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 /// Pause between two chunks: the stream's rate, some hundred records a second.
 const PAUSE: Duration = Duration::from_millis(40);
 
+/// A record of a chunk, and where the broker put it.
+type Delivery = (usize, KafkaResult<i64>);
+
 /// Offsets of the records of a chunk, by their number in it.
 #[derive(Debug, Clone, Default)]
-struct Deliveries(Arc<Mutex<Vec<(usize, KafkaResult<i64>)>>>);
+struct Deliveries(Arc<Mutex<Vec<Delivery>>>);
 
 impl rdkafka::ClientContext for Deliveries {}
 

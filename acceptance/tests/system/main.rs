@@ -14,6 +14,7 @@ mod frozen_writer;
 mod key_changes;
 mod killed_writers;
 mod look_ups;
+mod membership;
 mod operate;
 mod poison;
 mod rebalances;
@@ -22,6 +23,8 @@ mod saboteurs;
 mod states;
 mod stops;
 mod tail_of_the_log;
+mod traces;
+mod upkeep;
 
 use acceptance::{Model, Record, Source, System};
 use anyhow::Result;

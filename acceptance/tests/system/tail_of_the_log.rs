@@ -5,6 +5,7 @@ use std::time::Duration;
 use acceptance::{Model, Record, Source, System, assert_equal, scenario};
 use anyhow::{Context, Result, ensure};
 use devstack::eventually;
+use tokio_postgres::Client;
 
 use crate::{NOTICED_MAX, PARTITIONS, servers};
 
@@ -55,6 +56,38 @@ async fn partitions_that_never_had_a_record_are_caught_up_and_fresh() -> Result<
     .await
 }
 
+/// A reader of committed records sees nothing behind an open transaction, though others' records there are acknowledged. The
+/// view lacks them, so `as_of` must not claim their moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_of_stands_while_acknowledged_records_wait_behind_an_open_transaction() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let mut source = Source::new(7, PARTITIONS, 200);
+        let records = source.records(600);
+        let mut writer = system.writer(&[])?;
+        writer.ready().await?;
+        system.topic().produce(&records[..300])?;
+        system.drained().await?;
+        let first = only(&records[300..], 0).remove(0);
+        let open = system.topic().open_transaction(std::slice::from_ref(&first))?;
+        system.topic().produce(&records[300..])?;
+        let acknowledged_at = std::time::SystemTime::now();
+        let primary = system.primary().await?;
+        // The other partitions go on; once theirs have passed that moment twice, this one has had its chances.
+        for round in 0..2 {
+            let later = acknowledged_at + Duration::from_secs(2 * round);
+            let others = async || as_ofs(&primary).await.ok()?[1..].iter().all(|at| *at > Some(later)).then_some(());
+            eventually("as_of of the other partitions moves on", NOTICED_MAX, others).await?;
+            let claimed = as_ofs(&primary).await?[0];
+            ensure!(claimed <= Some(acknowledged_at), "partition 0 claims {claimed:?}, and lacks what came before");
+        }
+        open.abort()?;
+        assert_equal(system, &Model::of(&records)).await?;
+        ensure!(as_of_moves(system).await?, "as_of moves once the transaction is over");
+        Ok(())
+    })
+    .await
+}
+
 fn only(records: &[Record], partition: i32) -> Vec<Record> {
     records.iter().filter(|record| record.partition == partition).cloned().collect()
 }
@@ -69,10 +102,7 @@ fn all_caught_up(system: &System) -> Result<()> {
 /// Whether each partition's `as_of` is seen to move twice.
 async fn as_of_moves(system: &System) -> Result<bool> {
     let primary = system.primary().await?;
-    let read = async || -> Result<Vec<Option<std::time::SystemTime>>> {
-        let rows = primary.query("select as_of from view_g1.position order by partition", &[]).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
-    };
+    let read = async || as_ofs(&primary).await;
     let set = async || read().await.ok().filter(|all| all.iter().all(Option::is_some));
     let mut seen = eventually("every partition has an as_of", NOTICED_MAX, set).await?;
     for observation in 1..=2 {
@@ -84,4 +114,9 @@ async fn as_of_moves(system: &System) -> Result<bool> {
         seen = eventually(&what, AS_OF_MAX, moved).await.context("as_of stands still")?;
     }
     Ok(true)
+}
+
+async fn as_ofs(primary: &Client) -> Result<Vec<Option<std::time::SystemTime>>> {
+    let rows = primary.query("select as_of from view_g1.position order by partition", &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -42,6 +42,16 @@ pub fn bytes_between(min: u64, max: u64) -> impl Fn(&str) -> Result<u64, String>
     }
 }
 
+/// The base URL of a server that is spoken to in plain HTTP.
+pub(super) fn http_url(text: &str) -> Result<String, String> {
+    match text.strip_prefix("http://") {
+        Some(place) if !place.trim_end_matches('/').is_empty() => Ok(text.to_owned()),
+        _ => {
+            Err("must be a URL such as http://collector:4318; TLS is left to a collector beside the service".to_owned())
+        }
+    }
+}
+
 /// Directives of a log filter, kept as text once they are known to parse.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::try_new(text) {

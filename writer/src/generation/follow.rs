@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use shared::config::Invalid;
-use sqlx::{ConnectOptions, PgConnection};
+use sqlx::PgConnection;
 use tokio::time::MissedTickBehavior;
 
 use crate::{
@@ -177,6 +177,6 @@ async fn reached(
     Ok(true)
 }
 
-async fn connect(config: &Config) -> Result<PgConnection, sqlx::Error> {
+async fn connect(config: &Config) -> Result<PgConnection, StoreError> {
     config.database.clone().application_name("siteview-writer").disable_statement_logging().connect().await
 }

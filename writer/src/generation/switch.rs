@@ -10,11 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 
 use super::{Answer, Refused, active, find, held, session};
 use crate::{
     config::Config,
+    error::StoreError,
     migrate,
     store::generation::{self, Generation},
 };
@@ -140,7 +141,7 @@ async fn commit(connection: &mut PgConnection, switch: &Switch<'_>, records_behi
 }
 
 /// The session that holds positions: with limits, so that no accident to this process keeps writers waiting.
-async fn holder(config: &Config) -> Result<PgConnection, sqlx::Error> {
+async fn holder(config: &Config) -> Result<PgConnection, StoreError> {
     let milliseconds = |limit: Duration| limit.as_millis().to_string();
     let options = config.database.clone().application_name("siteview-generation").options([
         ("idle_in_transaction_session_timeout", milliseconds(FROZEN_MAX)),

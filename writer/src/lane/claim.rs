@@ -50,8 +50,9 @@ impl Lane {
 
     async fn sample(&self, partitions: &[i32]) -> Sample {
         let (shared, partitions) = (Arc::clone(&self.shared), partitions.to_vec());
-        let sampled = tokio::task::spawn_blocking(move || ends::sample(&shared.consumer, &shared.topic, &partitions));
-        sampled.await.unwrap_or_else(|_| Sample::nothing())
+        let fetched =
+            tokio::task::spawn_blocking(move || ends::fetch_all(&shared.consumer, &shared.topic, &partitions));
+        fetched.await.unwrap_or_default()
     }
 
     fn follow_claim(&mut self, claim: Claim, topic_id: Option<&TopicId>) {

@@ -68,6 +68,11 @@ impl Prepared {
         &self.parts
     }
 
+    /// Number of records that the next attempt stores.
+    pub fn len_records(&self) -> usize {
+        self.attempted().len()
+    }
+
     /// The records that the next attempt stores: all, unless Postgres refuses one that is being looked for.
     pub(super) fn attempted(&self) -> &[Decoded] {
         &self.records[..self.bisection.attempt(self.records.len())]
