@@ -10,7 +10,7 @@
 //!
 //! A letter stands in the partition of its number where that exists. It has the source's key, value and headers byte for
 //! byte, then the headers of [`Letter`]. A value that the broker refuses for its size is replaced by its length and its
-//! SHA-256.
+//! SHA-256; such a letter may stand behind later ones of its partition.
 
 mod letter;
 mod topic;
