@@ -1,5 +1,6 @@
 //! Operators' verbs: durable, idempotent, in the audit table, and felt by running writers.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use acceptance::{Model, Record, Service, Source, System, assert_equal, scenario};
@@ -239,7 +240,7 @@ async fn a_killed_verb_has_happened_with_its_audit_row_or_not_at_all() -> Result
             let to = i64::from((number + 1) % 2);
             let to_text = to.to_string();
             let set = ["position", "set", "--partition", "1", "--to", &to_text, "--reason", "killed or not"];
-            let mut verb = system.writer_command(&set, &[])?.stderr(std::process::Stdio::null()).spawn()?;
+            let mut verb = system.writer_command(&set, &[])?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
             // Not a wait for anything: the kill falls into another moment each time.
             tokio::time::sleep(KILL_STEP * number).await;
             verb.kill()?;
