@@ -80,9 +80,8 @@ async fn a_static_member_that_restarts_costs_the_others_no_rebalance() -> Result
         first.ready().await?;
         second.ready().await?;
         owned_by(system, &[&first, &second]).await?;
-        let rebalances = |writer: &Service| {
-            let url = writer.metric("writer_rebalances_total", &[]);
-            async move { Ok::<_, anyhow::Error>(url.await?.unwrap_or_default()) }
+        let rebalances = async |writer: &Service| -> Result<f64> {
+            Ok(writer.metric("writer_rebalances_total", &[]).await?.unwrap_or_default())
         };
         let before = rebalances(&second).await?;
         let mut source = Source::new(62, PARTITIONS, 200);
