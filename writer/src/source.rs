@@ -208,7 +208,8 @@ impl Source {
         let offset = Offset::Offset(next_offset);
         let assigned = list
             .add_partition_offset(&self.topic, partition, offset)
-            .and_then(|()| self.consumer.incremental_assign(&list));
+            .and_then(|()| self.consumer.incremental_assign(&list))
+            .and_then(|()| self.follow_lane(&list, partition));
         if let Err(error) = assigned {
             tracing::warn!(partition, error = %error, "a claimed partition could not be assigned; it is claimed again");
             self.partitions.insert(partition, State::Unclaimed(Instant::now() + STALL_MAX));
