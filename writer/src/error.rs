@@ -50,6 +50,7 @@ pub enum Disposition {
 /// The constraint that a batch meets when the marker which it revives was swept after it had read it. The next attempt reads
 /// that there is none.
 const SWEPT: &str = "site_apps_told";
+const CHECK_VIOLATION: &str = "23514";
 
 impl StoreError {
     /// Decides by SQLSTATE class (PostgreSQL, Appendix A). Only a data exception (22) and an integrity violation (23) are
@@ -57,8 +58,9 @@ impl StoreError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::ClaimsOver(_) => Disposition::LetGo,
-            Self::Database(sqlx::Error::Database(error)) if error.constraint() == Some(SWEPT) => Disposition::Retry,
-            Self::Database(sqlx::Error::Database(error)) => disposition_of(error.code().as_deref().unwrap_or_default()),
+            Self::Database(sqlx::Error::Database(error)) => {
+                disposition_of(error.code().as_deref().unwrap_or_default(), error.constraint())
+            }
             Self::Database(_)
             | Self::TimedOut(_)
             | Self::ReadOnly
@@ -70,9 +72,12 @@ impl StoreError {
     }
 }
 
-fn disposition_of(sqlstate: &str) -> Disposition {
-    match sqlstate.get(..2) {
-        Some("22" | "23") => Disposition::Reject,
+fn disposition_of(sqlstate: &str, constraint: Option<&str>) -> Disposition {
+    match (sqlstate, constraint) {
+        // Without a name it is the bound of a part of the change log: one was attached while the batch wrote into the default
+        // part. The next attempt finds it.
+        (CHECK_VIOLATION, None | Some(SWEPT)) => Disposition::Retry,
+        _ if sqlstate.starts_with("22") || sqlstate.starts_with("23") => Disposition::Reject,
         _ => Disposition::Retry,
     }
 }
@@ -97,10 +102,15 @@ mod tests {
             "", "08006", "25006", "28P01", "3D000", "40001", "40P01", "42P01", "53100", "53300", "55P03", "57014",
             "57P01", "57P03", "58030",
         ] {
-            assert_eq!(disposition_of(sqlstate), Disposition::Retry, "{sqlstate}");
+            assert_eq!(disposition_of(sqlstate, None), Disposition::Retry, "{sqlstate}");
         }
         for sqlstate in ["22003", "22021", "23502", "23505"] {
-            assert_eq!(disposition_of(sqlstate), Disposition::Reject, "{sqlstate}");
+            assert_eq!(disposition_of(sqlstate, None), Disposition::Reject, "{sqlstate}");
+        }
+        for (constraint, expected) in
+            [(None, Disposition::Retry), (Some(SWEPT), Disposition::Retry), (Some("version"), Disposition::Reject)]
+        {
+            assert_eq!(disposition_of(CHECK_VIOLATION, constraint), expected, "{constraint:?}");
         }
         let refused = sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
         assert_eq!(StoreError::from(refused).disposition(), Disposition::Retry);
