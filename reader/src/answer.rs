@@ -15,6 +15,7 @@ pub(crate) type Body = Full<Bytes>;
 
 const PROJECTION_POSITION: HeaderName = HeaderName::from_static("projection-position");
 const PROJECTION_AS_OF: HeaderName = HeaderName::from_static("projection-as-of");
+const PROJECTION_STALENESS: HeaderName = HeaderName::from_static("projection-staleness");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A result, before the conditions and codings of its request are applied.
@@ -107,6 +108,9 @@ impl Error {
 fn insert_claim(headers: &mut HeaderMap, claim: Claim) {
     headers.insert(PROJECTION_POSITION, claim.position);
     headers.insert(PROJECTION_AS_OF, claim.as_of);
+    if let Some(staleness) = claim.staleness {
+        headers.insert(PROJECTION_STALENESS, staleness);
+    }
 }
 
 /// A tag in quotes; `None` if it holds what a header can't, so that an odd tag costs the tag and not the answer.

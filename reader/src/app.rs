@@ -17,13 +17,19 @@ pub(crate) struct App {
     pub(crate) observe: Observe,
     /// One permit per request in hand.
     pub(crate) in_hand: Semaphore,
+    /// One permit per request that may wait for a position or a version.
+    pub(crate) waiting: Semaphore,
+    /// One permit per byte of bodies that may still be received.
+    pub(crate) bodies_room: Semaphore,
     draining: AtomicBool,
 }
 
 impl App {
     pub(crate) fn new(config: Config, replicas: Arc<Replicas>) -> Self {
         let in_hand = Semaphore::new(config.requests_max);
-        Self { config, replicas, observe: Observe::new(), in_hand, draining: AtomicBool::new(false) }
+        let (waiting, bodies_room) = (Semaphore::new(config.waits_max), Semaphore::new(config.bodies_bytes_max));
+        let draining = AtomicBool::new(false);
+        Self { config, replicas, observe: Observe::new(), in_hand, waiting, bodies_room, draining }
     }
 
     /// From now on every answer closes its connection.

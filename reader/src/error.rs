@@ -24,6 +24,8 @@ pub(crate) enum Error {
     InvalidPosition,
     #[error("{0}")]
     InvalidBody(String),
+    #[error("the body did not arrive within {}", humantime::format_duration(*.0))]
+    BodyTooSlow(std::time::Duration),
     #[error("the body ended early")]
     BodyCutShort(#[source] hyper::Error),
     /// The view was read, and it is not there: carries the position of what was read.
@@ -42,8 +44,10 @@ pub(crate) enum Error {
     UnsupportedMediaType,
     #[error("a request's line and headers may have {0} bytes together")]
     HeadersTooLarge(usize),
-    #[error("{0} requests are in hand, as many as may be")]
+    #[error("{0} requests of this kind are in hand, as many as may be")]
     Overloaded(usize),
+    #[error("too many bytes of bodies are being received")]
+    BodiesOverloaded,
     #[error("no database can answer at the moment")]
     NoReplica,
     #[error("no replica contains what the request demands{}", waited(.0))]
@@ -65,14 +69,14 @@ impl Error {
             Error::InvalidId(_) | Error::IdNotUtf8 => Kind::InvalidId,
             Error::InvalidParameter { .. } | Error::NotHttp => Kind::InvalidParameter,
             Error::InvalidPosition => Kind::InvalidPosition,
-            Error::InvalidBody(_) | Error::BodyCutShort(_) => Kind::InvalidBody,
+            Error::InvalidBody(_) | Error::BodyCutShort(_) | Error::BodyTooSlow(_) => Kind::InvalidBody,
             Error::Missing { kind, .. } => *kind,
             Error::RouteNotFound => Kind::RouteNotFound,
             Error::MethodNotAllowed { .. } => Kind::MethodNotAllowed,
             Error::BodyTooLarge(_) => Kind::BodyTooLarge,
             Error::UnsupportedMediaType => Kind::UnsupportedMediaType,
             Error::HeadersTooLarge(_) => Kind::HeadersTooLarge,
-            Error::Overloaded(_) => Kind::Overloaded,
+            Error::Overloaded(_) | Error::BodiesOverloaded => Kind::Overloaded,
             Error::NoReplica => Kind::NoReplica,
             Error::PositionNotReached(_) => Kind::PositionNotReached,
             Error::DeadlineExceeded(_) => Kind::DeadlineExceeded,

@@ -3,9 +3,9 @@
 //! # Flow of a request
 //!
 //! ```text
-//! server    accepts connections, bounds and drains them
+//! server    accepts connections, bounds and drains them (connections, unread)
 //! refusals  what is no HTTP request is refused with a problem too
-//! gate      the stages of every request, each able to refuse it: size, route, concurrency, freshness, deadline
+//! gate      the stages of every request, each able to refuse it: size, route, freshness, body, concurrency, deadline
 //! router    the whole API on one page
 //! routes/*  one look-up each: checked ids in, an `Answer` out
 //! replicas  choice of replica and connection, one retry elsewhere, the position that an answer may claim
@@ -33,12 +33,15 @@ pub mod config;
 
 mod answer;
 mod app;
+mod body;
 mod coding;
+mod connections;
 mod document;
 mod error;
 mod freshness;
 mod gate;
 mod observe;
+mod open_files;
 mod page;
 mod position;
 mod queries;
@@ -48,6 +51,7 @@ mod request;
 mod router;
 mod routes;
 mod server;
+mod unread;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -16,6 +16,7 @@ pub(crate) struct Observe {
     routes: Vec<RouteMetrics>,
     shed: Counter,
     connections: Gauge,
+    made_room: Counter,
 }
 
 struct RouteMetrics {
@@ -36,8 +37,19 @@ impl Observe {
         metrics::describe_histogram!("reader_request_seconds", "from a request's head to its answer's, in seconds");
         metrics::describe_counter!("reader_shed_total", "requests refused because too many are in hand");
         metrics::describe_gauge!("reader_connections", "client connections that are open");
-        metrics::describe_gauge!("reader_replica_healthy", "1 while the replica is asked");
-        metrics::describe_gauge!("reader_replica_lag_seconds", "age of what the replica has received but not replayed");
+        metrics::describe_counter!(
+            "reader_connections_made_room_total",
+            "connections closed for a newcomer because they waited longest and no more may be open"
+        );
+        metrics::describe_gauge!("reader_replica_healthy", "1 while the replica can be asked");
+        metrics::describe_gauge!(
+            "reader_replica_share",
+            "share of its requests that the replica is to get: 0 while it is left out, 1 once it is back"
+        );
+        metrics::describe_gauge!(
+            "reader_replica_lag_seconds",
+            "for how long the replica has lacked something, at most"
+        );
         metrics::describe_histogram!(
             "reader_position_wait_seconds",
             "how long look-ups waited for a replica to be where they demand"
@@ -49,6 +61,7 @@ impl Observe {
             routes: Route::ALL.map(|r| RouteMetrics { seconds: seconds(r), requests: requests() }).into(),
             shed: counter!("reader_shed_total"),
             connections: gauge!("reader_connections"),
+            made_room: counter!("reader_connections_made_room_total"),
         }
     }
 
@@ -72,6 +85,11 @@ impl Observe {
         self.connections.increment(1);
     }
 
+    /// One that waited was told to make room.
+    pub(crate) fn connection_made_room(&self) {
+        self.made_room.increment(1);
+    }
+
     pub(crate) fn connection_closed(&self) {
         self.connections.decrement(1);
     }
@@ -88,9 +106,8 @@ pub(crate) fn position_wait(waited: Duration) {
 }
 
 /// The state of a replica; the lag keeps its last value while the replica can't be sampled.
-pub(crate) fn replica(name: &str, healthy: bool, lag: Option<Duration>) {
-    gauge!("reader_replica_healthy", "replica" => name.to_owned()).set(f64::from(u8::from(healthy)));
-    if let Some(lag) = lag {
-        gauge!("reader_replica_lag_seconds", "replica" => name.to_owned()).set(lag.as_secs_f64());
-    }
+pub(crate) fn replica(name: &str, can_answer: bool, share: f64, lag: Duration) {
+    gauge!("reader_replica_healthy", "replica" => name.to_owned()).set(f64::from(u8::from(can_answer)));
+    gauge!("reader_replica_share", "replica" => name.to_owned()).set(share);
+    gauge!("reader_replica_lag_seconds", "replica" => name.to_owned()).set(lag.as_secs_f64());
 }

@@ -92,8 +92,13 @@ impl Route {
         }
     }
 
+    /// Whether the route reads a body, which is JSON.
+    pub(crate) const fn takes_body(self) -> bool {
+        matches!(self, Route::BatchGet)
+    }
+
     /// Calls the route's handler.
-    pub(crate) async fn answer(self, call: &mut Call<'_>) -> Result<Answer, Error> {
+    pub(crate) async fn answer(self, call: &Call<'_>) -> Result<Answer, Error> {
         match self {
             Route::Site => sites::document(call).await,
             Route::SiteApp => sites::app(call).await,

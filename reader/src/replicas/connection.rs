@@ -3,9 +3,9 @@
 //! A connection is checked out of its pool for life and shared by all requests: tokio-postgres pipelines what several of
 //! them send, which costs less than half of a check-out per request.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
@@ -37,16 +37,43 @@ pub(crate) struct Connection {
     /// Newest last, at most [`GENERATIONS_KEPT`].
     statements: RwLock<Vec<Arc<Statements>>>,
     pub(super) in_flight: AtomicUsize,
+    opened_at: Instant,
+    /// When the last answer came, in microseconds after `opened_at`.
+    answered_after: AtomicU64,
+    /// It was found mute: it is to be closed.
+    given_up: AtomicBool,
 }
 
 impl Connection {
+    fn new(client: ClientWrapper, look_ups: LookUps) -> Self {
+        Self {
+            client,
+            look_ups,
+            statements: RwLock::default(),
+            in_flight: AtomicUsize::new(0),
+            opened_at: Instant::now(),
+            answered_after: AtomicU64::new(0),
+            given_up: AtomicBool::new(false),
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
-        !self.client.is_closed()
+        !self.client.is_closed() && !self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Gives the connection up if it has answered nothing for so long; who asks knows that it owes an answer.
+    pub(super) fn give_up_if_mute(&self, silence_max: Duration) {
+        let answered_after = Duration::from_micros(self.answered_after.load(Ordering::Relaxed));
+        if self.opened_at.elapsed().saturating_sub(answered_after) >= silence_max {
+            self.given_up.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) async fn ask<Q: Query>(&self, query: &Q, generation: Generation) -> Result<Q::Found, Failure> {
         let statements = self.statements(generation).await?;
-        query.ask(Session { connection: self, statements: &statements }).await
+        let found = query.ask(Session { connection: self, statements: &statements }).await;
+        self.answered_after.store(self.opened_at.elapsed().as_micros() as u64, Ordering::Relaxed);
+        found
     }
 
     /// The document of a site, read together with those that others ask for at the same time.
@@ -107,8 +134,7 @@ pub(super) async fn keep(replica: Arc<Replica>, place: usize) {
     loop {
         let client = connect(&replica).await;
         let (look_ups, queue) = look_ups::queue();
-        let (statements, in_flight) = (RwLock::default(), AtomicUsize::new(0));
-        let connection = Arc::new(Connection { client, look_ups, statements, in_flight });
+        let connection = Arc::new(Connection::new(client, look_ups));
         replica.connected(place, Some(connection.clone()));
         tokio::select! {
             () = look_ups::serve(&connection, queue) => {}

@@ -21,9 +21,9 @@ struct Asked<'a> {
 }
 
 /// `POST /v1/installed-apps/batch-get`: `{"site_ids":[…]}`, answered in the order asked, each as often as asked.
-pub(crate) async fn batch_get(call: &mut Call<'_>) -> Result<Answer, Error> {
-    let body = call.json_body().await?;
-    let Asked { site_ids } = serde_json::from_slice(&body).map_err(|error| Error::InvalidBody(error.to_string()))?;
+pub(crate) async fn batch_get(call: &Call<'_>) -> Result<Answer, Error> {
+    let Asked { site_ids } =
+        serde_json::from_slice(&call.body).map_err(|error| Error::InvalidBody(error.to_string()))?;
     if site_ids.len() > SITE_IDS_MAX {
         let message = format!("site_ids holds {} ids; at most {SITE_IDS_MAX} are allowed", site_ids.len());
         return Err(Error::InvalidBody(message));
