@@ -11,6 +11,7 @@
 
 use std::fmt::Write;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -29,7 +30,7 @@ use crate::router::Route;
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Answers one request; never fails, as every error is an answer.
-pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
     let (head, mut body) = request.into_parts();
     let id = request_id(&head.headers);
@@ -57,18 +58,24 @@ pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Bo
 }
 
 /// The stages before the handler: each refuses at once or lets pass; the permit is held until the answer is made.
-fn admit<'a>(app: &'a App, head: &http::request::Parts, route: Route) -> Result<(SemaphorePermit<'a>, Demand), Error> {
+fn admit<'a>(
+    app: &'a App,
+    head: &http::request::Parts,
+    route: Route,
+) -> Result<(Option<SemaphorePermit<'a>>, Demand), Error> {
     if head_bytes(&head.uri, &head.headers) > app.config.header_bytes_max {
         return Err(Error::HeadersTooLarge(app.config.header_bytes_max));
     }
     if !route.takes(&head.method) {
         return Err(Error::MethodNotAllowed { allow: route.allow() });
     }
-    let permit = app.in_hand.try_acquire().map_err(|_| {
+    // A feed waits most of its life; it has a limit of its own, and takes its permit along.
+    let is_feed = route == Route::Changes;
+    let permit = (!is_feed).then(|| app.in_hand.try_acquire()).transpose().map_err(|_| {
         app.observe.shed();
         Error::Overloaded(app.config.requests_max)
     })?;
-    Ok((permit, Demand::read(&head.headers)?))
+    Ok((permit, Demand::read(&head.headers, is_feed)?))
 }
 
 /// The handler, within the deadline, which begins when the wait that the client wants is over; a panic of a handler is its

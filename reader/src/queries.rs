@@ -2,7 +2,9 @@
 //!
 //! Statements name the schema of one generation (`view_g1.site_apps`) instead of the plain views: a promotion then takes
 //! no lock that a replica's running statements could meet. They are prepared once per connection and generation, and
-//! their parameters are bound in binary form.
+//! their parameters are bound in binary form. Those of the change log stand in [`changes`].
+
+pub(crate) mod changes;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -237,7 +239,7 @@ pub(crate) async fn prepare_sample(client: &ClientWrapper, generation: Generatio
     // not behind, however long ago its last transaction was.
     let sql = format!(
         "select g.generation, p.partition, p.next_offset, (extract(epoch from p.as_of) * 1000000)::bigint, l.micros, \
-         coalesce(g.newest_served, g.generation) \
+         coalesce(g.newest_served, g.generation), p.epoch \
          from siteview.generation g \
          left join view_g{generation}.position p on true \
          cross join (select case \
@@ -257,6 +259,7 @@ pub(crate) async fn sample(
 ) -> Result<Option<Sample>, Error> {
     let rows = client.query(statement, &[]).await?;
     let (mut positions, mut lag_micros, mut newest_served) = (Vec::with_capacity(rows.len()), 0_i64, generation);
+    let mut claims = 0_i64;
     for row in &rows {
         if row.try_get::<_, Generation>(0)? != generation {
             return Ok(None);
@@ -266,9 +269,10 @@ pub(crate) async fn sample(
         let Some(partition) = row.try_get(1)? else { continue };
         let as_of = row.try_get::<_, Option<i64>>(3)?.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
         positions.push(PartitionPosition { partition, next_offset: row.try_get(2)?, as_of });
+        claims = claims.wrapping_add(row.try_get(6)?);
     }
     let lag = Duration::from_micros(lag_micros.try_into().unwrap_or_default());
-    Ok((!rows.is_empty()).then(|| Sample::new(generation, newest_served, positions, lag)))
+    Ok((!rows.is_empty()).then(|| Sample::new(generation, newest_served, positions, lag).with_claims(claims)))
 }
 
 /// A column of text as the bytes that came; Postgres has checked that they are UTF-8.

@@ -1,6 +1,7 @@
 //! What is read from a request: its id, the ids in its path, its query, its body.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -28,7 +29,7 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// One request as a handler sees it.
 pub(crate) struct Call<'a> {
-    pub(crate) app: &'a App,
+    pub(crate) app: &'a Arc<App>,
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) variables: Variables<'a>,
