@@ -93,6 +93,18 @@ pub struct Args {
     #[arg(long, env = "READER_CONNECTIONS_MAX", default_value = "10000", value_parser = count(1, 1_000_000))]
     connections_max: usize,
 
+    /// Feeds open at once, streams and long polls, beyond it 503; below the connections, so that look-ups find some free
+    #[arg(long, env = "READER_FEEDS_MAX", default_value = "5000", value_parser = count(1, 1_000_000))]
+    feeds_max: usize,
+
+    /// A quiet feed sends its token so often, duration; below what proxies let stand idle
+    #[arg(long, env = "READER_FEED_HEARTBEAT", default_value = "15s", value_parser = duration_between(100 * MILLI, 3600 * SECOND))]
+    feed_heartbeat: Duration,
+
+    /// A feed whose client takes nothing for so long is closed, duration; bounds what is held for it
+    #[arg(long, env = "READER_FEED_STALL_MAX", default_value = "10s", value_parser = duration_between(100 * MILLI, 3600 * SECOND))]
+    feed_stall_max: Duration,
+
     /// A connection that sends no complete request head for so long is closed, duration; longer than clients keep idle ones
     #[arg(long, env = "READER_IDLE_MAX", default_value = "75s", value_parser = duration_between(100 * MILLI, 3600 * SECOND))]
     idle_max: Duration,
@@ -152,6 +164,9 @@ pub struct Config {
     pub requests_max: usize,
     pub waits_max: usize,
     pub connections_max: usize,
+    pub feeds_max: usize,
+    pub feed_heartbeat: Duration,
+    pub feed_stall_max: Duration,
     pub idle_max: Duration,
     pub header_bytes_max: usize,
     pub body_bytes_max: usize,
@@ -209,6 +224,9 @@ impl Config {
             requests_max: args.requests_max,
             waits_max: args.waits_max,
             connections_max: args.connections_max,
+            feeds_max: args.feeds_max,
+            feed_heartbeat: args.feed_heartbeat,
+            feed_stall_max: args.feed_stall_max,
             idle_max: args.idle_max,
             header_bytes_max: args.header_bytes_max as usize,
             body_bytes_max: args.body_bytes_max as usize,

@@ -38,6 +38,10 @@ pub(crate) enum Error {
     /// Found by hyper, before there is a request to speak of.
     #[error("the request line or a header can't be read as HTTP/1.1")]
     NotHttp,
+    #[error("the changes after this token are no longer kept")]
+    FeedPositionExpired,
+    #[error("{0} feeds are open, as many as may be")]
+    FeedsOverloaded(usize),
     #[error("a body may have {0} bytes here")]
     BodyTooLarge(usize),
     #[error("the route takes a body of application/json")]
@@ -73,10 +77,11 @@ impl Error {
             Error::Missing { kind, .. } => *kind,
             Error::RouteNotFound => Kind::RouteNotFound,
             Error::MethodNotAllowed { .. } => Kind::MethodNotAllowed,
+            Error::FeedPositionExpired => Kind::FeedPositionExpired,
             Error::BodyTooLarge(_) => Kind::BodyTooLarge,
             Error::UnsupportedMediaType => Kind::UnsupportedMediaType,
             Error::HeadersTooLarge(_) => Kind::HeadersTooLarge,
-            Error::Overloaded(_) | Error::BodiesOverloaded => Kind::Overloaded,
+            Error::Overloaded(_) | Error::BodiesOverloaded | Error::FeedsOverloaded(_) => Kind::Overloaded,
             Error::NoReplica => Kind::NoReplica,
             Error::PositionNotReached(_) => Kind::PositionNotReached,
             Error::DeadlineExceeded(_) => Kind::DeadlineExceeded,

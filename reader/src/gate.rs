@@ -12,6 +12,7 @@
 
 use std::fmt::Write;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -30,7 +31,7 @@ use crate::router::{Route, Variables};
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Answers one request; never fails, as every error is an answer.
-pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
     let (head, mut body) = request.into_parts();
     let id = request_id(&head.headers);
@@ -52,7 +53,7 @@ pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Bo
 
 /// The stages; the permit is held until the answer is made.
 async fn admitted(
-    app: &App,
+    app: &Arc<App>,
     head: &http::request::Parts,
     body: &mut Incoming,
     route: Route,
@@ -64,7 +65,9 @@ async fn admitted(
     if !route.takes(&head.method) {
         return Err(Error::MethodNotAllowed { allow: route.allow() });
     }
-    let demand = Demand::read(&head.headers)?;
+    // A feed waits most of its life; it has a limit of its own, and takes its permit along.
+    let is_feed = route == Route::Changes;
+    let demand = Demand::read(&head.headers, is_feed)?;
     let received = match route.takes_body() {
         true => body::receive(app, body, &head.headers).await?,
         false => Received::default(),
@@ -73,12 +76,13 @@ async fn admitted(
         true => (&app.in_hand, app.config.requests_max),
         false => (&app.waiting, app.config.waits_max),
     };
-    let _permit = permits.try_acquire().map_err(|_| {
+    let _permit = (!is_feed).then(|| permits.try_acquire()).transpose().map_err(|_| {
         app.observe.shed();
         Error::Overloaded(max)
     })?;
     let limit = app.config.request_time_max + demand.wait;
-    let call = Call { app, uri: &head.uri, variables, demand, body: received.bytes };
+    let headers = &head.headers;
+    let call = Call { app, uri: &head.uri, headers, variables, demand, body: received.bytes };
     in_time(limit, route, call).await
 }
 

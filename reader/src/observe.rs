@@ -54,6 +54,9 @@ impl Observe {
             "reader_position_wait_seconds",
             "how long look-ups waited for a replica to be where they demand"
         );
+        metrics::describe_gauge!("reader_feeds", "streams of changes that are open");
+        metrics::describe_counter!("reader_feeds_ended_total", "streams of changes that ended, by reason");
+        metrics::describe_counter!("reader_feed_gaps_total", "gaps that feeds told their clients, by reason");
         metrics::describe_counter!("reader_replica_retries_total", "look-ups asked once more, by reason");
         let seconds = |route: Route| histogram!("reader_request_seconds", "route" => route.template());
         let requests = || std::array::from_fn(|_| OnceLock::new());
@@ -93,6 +96,47 @@ impl Observe {
     pub(crate) fn connection_closed(&self) {
         self.connections.decrement(1);
     }
+}
+
+/// Why a stream of changes ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum FeedEnd {
+    /// Its client left.
+    Client,
+    /// Its client took nothing for too long.
+    Stalled,
+    /// The reader stops.
+    Drain,
+}
+
+/// A stream of changes, counted as open until it is dropped.
+pub(crate) struct OpenFeed;
+
+impl OpenFeed {
+    pub(crate) fn new() -> Self {
+        gauge!("reader_feeds").increment(1);
+        Self
+    }
+
+    pub(crate) fn ended(self, end: FeedEnd) {
+        let reason = match end {
+            FeedEnd::Client => "client",
+            FeedEnd::Stalled => "stalled",
+            FeedEnd::Drain => "drain",
+        };
+        counter!("reader_feeds_ended_total", "reason" => reason).increment(1);
+    }
+}
+
+impl Drop for OpenFeed {
+    fn drop(&mut self) {
+        gauge!("reader_feeds").decrement(1);
+    }
+}
+
+/// A feed told its client that something is missing.
+pub(crate) fn feed_gap(reason: &'static str) {
+    counter!("reader_feed_gaps_total", "reason" => reason).increment(1);
 }
 
 /// A look-up is asked once more.

@@ -75,6 +75,9 @@ pub(crate) struct Sample {
     newest_served: Generation,
     pub(crate) progress: Progress,
     pub(crate) taken_at: Instant,
+    /// Sum of the positions' epochs: rises when a partition is claimed, and with it when a repair has written changes, which
+    /// moves no position.
+    pub(crate) claims: i64,
     all: Claim,
     /// Ascending.
     partitions: Vec<(PartitionPosition, Claim)>,
@@ -94,9 +97,15 @@ impl Sample {
             newest_served,
             progress,
             taken_at: Instant::now(),
+            claims: 0,
             all: claim(generation, &positions),
             partitions: positions.iter().map(|p| (*p, claim(generation, std::slice::from_ref(p)))).collect(),
         }
+    }
+
+    /// The same, with the sum of the positions' epochs.
+    pub(crate) fn with_claims(self, claims: i64) -> Self {
+        Self { claims, ..self }
     }
 
     /// The claim of an answer about one site, whose row names its partition.
@@ -121,6 +130,11 @@ impl Sample {
     fn partition(&self, partition: i32) -> Option<&(PartitionPosition, Claim)> {
         let index = self.partitions.binary_search_by_key(&partition, |(p, _)| p.partition).ok()?;
         self.partitions.get(index)
+    }
+
+    /// `(partition, next offset)`, by partition.
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.partitions.iter().map(|(position, _)| (position.partition, position.next_offset))
     }
 
     /// The claim of an answer that is not about one known site.

@@ -2,7 +2,9 @@
 //!
 //! Statements name the schema of one generation (`view_g1.site_apps`) instead of the plain views: a promotion then takes
 //! no lock that a replica's running statements could meet. They are prepared once per connection and generation, and
-//! their parameters are bound in binary form.
+//! their parameters are bound in binary form. Those of the change log stand in [`changes`].
+
+pub(crate) mod changes;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -237,7 +239,7 @@ pub(crate) async fn prepare_sample(client: &ClientWrapper, generation: Generatio
     let sql = format!(
         "select g.generation, p.partition, p.next_offset, (extract(epoch from p.as_of) * 1000000)::bigint, \
          coalesce(g.newest_served, g.generation), (extract(epoch from p.updated_at) * 1000000)::bigint, \
-         l.follows, l.replayed, (pg_last_wal_receive_lsn() - '0/0')::bigint \
+         l.follows, l.replayed, (pg_last_wal_receive_lsn() - '0/0')::bigint, p.epoch \
          from siteview.generation g \
          left join view_g{generation}.position p on true \
          cross join (select pg_is_in_recovery() as follows, (pg_last_wal_replay_lsn() - '0/0')::bigint as replayed) l \
@@ -254,6 +256,7 @@ pub(crate) async fn sample(
 ) -> Result<Option<Sample>, Error> {
     let rows = client.query(statement, &[]).await?;
     let (mut positions, mut progress, mut newest_served) = (Vec::new(), Progress::default(), generation);
+    let mut claims = 0_i64;
     for row in &rows {
         if row.try_get::<_, Generation>(0)? != generation {
             return Ok(None);
@@ -265,8 +268,9 @@ pub(crate) async fn sample(
         let Some(partition) = row.try_get(1)? else { continue };
         let as_of = row.try_get::<_, Option<i64>>(3)?.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
         positions.push(PartitionPosition { partition, next_offset: row.try_get(2)?, as_of });
+        claims = claims.wrapping_add(row.try_get(9)?);
     }
-    Ok((!rows.is_empty()).then(|| Sample::new(generation, newest_served, positions, progress)))
+    Ok((!rows.is_empty()).then(|| Sample::new(generation, newest_served, positions, progress).with_claims(claims)))
 }
 
 /// A column of text as the bytes that came; Postgres has checked that they are UTF-8.

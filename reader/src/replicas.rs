@@ -23,8 +23,9 @@ use crate::observe;
 use crate::position::Grounds;
 use crate::queries::Query;
 use choice::{Limits, Standing};
-pub(crate) use connection::{Connection, chain};
-use replica::{Lease, Replica};
+pub(crate) use connection::{Connection, backoff, chain};
+use replica::Lease;
+pub(crate) use replica::Replica;
 
 /// What a replica needs to know of the configuration.
 #[derive(Debug, Clone)]
@@ -225,7 +226,18 @@ impl Replicas {
         }
     }
 
-    fn each(&self) -> impl Iterator<Item = &Arc<Replica>> {
+    /// Told of each sample of any of them.
+    pub(crate) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    /// How many there are, without the primary that stands in.
+    pub(crate) fn count(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// The replicas, and after them the primary that stands in.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Arc<Replica>> {
         self.replicas.iter().chain(&self.fallback)
     }
 }

@@ -1,6 +1,7 @@
 //! What is read from a request: its id, the ids in its path, its query.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -20,8 +21,9 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// One request as a handler sees it.
 pub(crate) struct Call<'a> {
-    pub(crate) app: &'a App,
+    pub(crate) app: &'a Arc<App>,
     pub(crate) uri: &'a Uri,
+    pub(crate) headers: &'a HeaderMap,
     pub(crate) variables: Variables<'a>,
     /// What the answer must contain.
     pub(crate) demand: Demand,

@@ -48,6 +48,8 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, accepting: Condi
     accepting.set(false, "draining");
     server.app.start_draining();
     server.accept_until(tokio::time::sleep(server.app.config.pre_drain)).await;
+    // By now a balancer sends their clients elsewhere.
+    server.app.feeds_end.cancel();
     server.drain().await;
 }
 

@@ -105,7 +105,7 @@ impl Connection {
     }
 }
 
-/// The pool that connections come from: as many as the replica's places and one for the sampler.
+/// The pool that connections come from: as many as the replica's places, one for the sampler and one for the change log.
 ///
 /// Sessions can't write, and no statement runs longer than a request may.
 pub(super) fn pool(database: &Database, settings: &Settings) -> Pool {
@@ -122,7 +122,7 @@ pub(super) fn pool(database: &Database, settings: &Settings) -> Pool {
     }
     let manager = Manager::from_config(connect, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Pool::builder(manager)
-        .max_size(settings.connections + 1)
+        .max_size(settings.connections + 2)
         .create_timeout(Some(CONNECT_TIME_MAX))
         .runtime(Runtime::Tokio1)
         .build()
@@ -178,7 +178,7 @@ pub(super) async fn connect(replica: &Replica) -> ClientWrapper {
 const DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// Delays between attempts: quick at first, as a restart of Postgres takes a second or two.
-pub(super) fn backoff() -> impl Iterator<Item = Duration> {
+pub(crate) fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
         .with_max_delay(DELAY_MAX)

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::Pool;
+use deadpool_postgres::{ClientWrapper, Pool};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -24,7 +24,7 @@ const STANDS_USUALLY: Duration = Duration::from_secs(2);
 
 /// A database and all that is known of it. Requests read it, its upkeep tasks write it.
 #[derive(Debug)]
-pub(super) struct Replica {
+pub(crate) struct Replica {
     name: String,
     pub(super) settings: Settings,
     pub(super) pool: Pool,
@@ -79,12 +79,39 @@ impl Replica {
         upkeep.spawn(sampler::keep(self.clone()));
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
+    /// The newest sample, while the replica is healthy.
+    pub(crate) fn sample(&self) -> Option<Arc<Sample>> {
+        read(&self.sample).clone().filter(|_| self.is_healthy())
+    }
+
+    /// Waits for a sample that was taken after another one.
+    pub(crate) async fn sample_after(&self, after: Option<Instant>) -> Arc<Sample> {
+        let mut news = self.news.subscribe();
+        let is_newer = |sample: &Arc<Sample>| after.is_none_or(|after| sample.taken_at > after);
+        loop {
+            if let Some(sample) = read(&self.sample).clone().filter(is_newer) {
+                return sample;
+            }
+            news.changed().await.expect("the replica holds the sender");
+        }
+    }
+
+    /// A replica that gives no sample for so long is not asked.
+    pub(crate) fn silence_max(&self) -> Duration {
+        self.settings.silence_max
+    }
+
+    /// A connection besides those that requests share; waits for it for as long as it takes.
+    pub(crate) async fn connect(&self) -> ClientWrapper {
+        connection::connect(self).await
+    }
+
     /// A replica can be asked while its sample is fresh enough: one that hangs goes out by itself.
-    pub(super) fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         self.sampled_within(self.settings.silence_max)
     }
 
@@ -194,7 +221,7 @@ impl Replica {
     }
 
     /// Whether the newest sample is at least there.
-    pub(super) fn reaches(&self, position: &Position) -> bool {
+    pub(crate) fn reaches(&self, position: &Position) -> bool {
         read(&self.sample).as_ref().is_some_and(|sample| sample.reaches(position))
     }
 
