@@ -1,1 +1,8 @@
 //! Kafka patterns as a library: consumers that retry, block and bury, stores on compacted topics, transactions.
+
+mod client;
+pub mod kv_store;
+mod log_ends;
+pub mod topic_id;
+
+pub use kv_store::{KvStore, KvStoreConfig};
