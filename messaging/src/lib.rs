@@ -4,5 +4,6 @@ mod client;
 pub mod kv_store;
 mod log_ends;
 pub mod topic_id;
+pub mod transaction;
 
 pub use kv_store::{KvStore, KvStoreConfig};
