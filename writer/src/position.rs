@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn states_are_named() {
-        let (here, there) = (TopicId::sample(1), TopicId::sample(2));
+        let (here, there) = (TopicId::of_bits(1, 1).expect("an id"), TopicId::of_bits(1, 2).expect("an id"));
         let of = |next_offset, blocked: Option<&str>, id: &TopicId| PositionRow {
             partition: 0,
             next_offset,
