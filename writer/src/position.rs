@@ -228,5 +228,9 @@ mod tests {
             let topic = Topic { ends: BTreeMap::from([(0, ends)]), topic_id: Some(here.clone()) };
             assert_eq!(Line::new("t", 0, 1, row.as_ref(), &topic).state, expected);
         }
+        // The end was asked for before the position moved on, or lies behind it for good: lag is never negative.
+        let topic = Topic { ends: BTreeMap::from([(0, ends)]), topic_id: Some(here.clone()) };
+        let lag = |next_offset| Line::new("t", 0, 1, Some(&row(next_offset, None)), &topic).lag;
+        assert_eq!([lag(15), lag(20), lag(21)], [Some(5), Some(0), Some(0)]);
     }
 }
