@@ -17,7 +17,8 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked
-	$(CARGO) build --release --workspace --locked
+	# With all targets, or the tests' own features would have half of the workspace compiled a second time.
+	$(CARGO) build --release --workspace --all-targets --locked
 	$(CARGO) test --release --workspace --locked
 
 torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer
