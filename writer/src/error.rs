@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
+
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -82,6 +84,30 @@ fn disposition_of(sqlstate: &str, constraint: Option<&str>) -> Disposition {
     }
 }
 
+/// What is done about an error that polling the Kafka client gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PollDisposition {
+    /// The client recovers by itself: brokers away, a leader elected, a topic that does not exist yet.
+    Recovers,
+    /// A fetch lay below the log's start or beyond its end. With `auto.offset.reset=error` the client says so and fetches no more
+    /// of that partition, which the error does not name.
+    OutsideLog,
+    /// The client is of no use any more: fenced by its namesake, or out of the group because it was not polled in time
+    /// (`max.poll.interval.ms`). The process ends, and its successor reads its position.
+    Fatal,
+}
+
+/// Decides by librdkafka's error code.
+pub fn poll_disposition(error: &KafkaError) -> PollDisposition {
+    use RDKafkaErrorCode::{AutoOffsetReset, Fatal, LogTruncation, OffsetOutOfRange, PollExceeded};
+    match (error, error.rdkafka_error_code()) {
+        (KafkaError::MessageConsumptionFatal(_), _) => PollDisposition::Fatal,
+        (KafkaError::MessageConsumption(_), Some(PollExceeded | Fatal)) => PollDisposition::Fatal,
+        (_, Some(AutoOffsetReset | OffsetOutOfRange | LogTruncation)) => PollDisposition::OutsideLog,
+        _ => PollDisposition::Recovers,
+    }
+}
+
 /// The error without row values: Postgres puts those into `detail`, which is left out.
 fn describe(error: &sqlx::Error) -> String {
     match error {
@@ -116,5 +142,28 @@ mod tests {
         assert_eq!(StoreError::from(refused).disposition(), Disposition::Retry);
         assert_eq!(StoreError::ClaimsOver(vec![1]).disposition(), Disposition::LetGo);
         assert_eq!(StoreError::TimedOut(Duration::from_secs(1)).disposition(), Disposition::Retry);
+    }
+
+    #[test]
+    fn errors_of_the_client_are_told_apart() {
+        use RDKafkaErrorCode as Code;
+        let polled = KafkaError::MessageConsumption;
+        for (error, expected) in [
+            (KafkaError::MessageConsumptionFatal(Code::FencedInstanceId), PollDisposition::Fatal),
+            (polled(Code::PollExceeded), PollDisposition::Fatal),
+            (polled(Code::Fatal), PollDisposition::Fatal),
+            (polled(Code::AutoOffsetReset), PollDisposition::OutsideLog),
+            (polled(Code::OffsetOutOfRange), PollDisposition::OutsideLog),
+            (polled(Code::LogTruncation), PollDisposition::OutsideLog),
+            (polled(Code::AllBrokersDown), PollDisposition::Recovers),
+            (polled(Code::BrokerTransportFailure), PollDisposition::Recovers),
+            (polled(Code::UnknownTopicOrPartition), PollDisposition::Recovers),
+            (polled(Code::TopicAuthorizationFailed), PollDisposition::Recovers),
+            (polled(Code::NotLeaderForPartition), PollDisposition::Recovers),
+            (polled(Code::BadMessage), PollDisposition::Recovers),
+            (KafkaError::Canceled, PollDisposition::Recovers),
+        ] {
+            assert_eq!(poll_disposition(&error), expected, "{error:?}");
+        }
     }
 }
