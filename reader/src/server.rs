@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use http_body_util::Either;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -103,7 +104,10 @@ impl Server {
                 async move {
                     open.works();
                     let answer = gate::answer(&app, request).await;
-                    open.waits();
+                    // A feed goes on; its connection is no idle one.
+                    if !matches!(answer.body(), Either::Right(_)) {
+                        open.waits();
+                    }
                     Ok::<_, Infallible>(answer)
                 }
             })
