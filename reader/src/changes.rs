@@ -61,7 +61,7 @@ const BATCH_BYTES_MAX: usize = 128 << 10;
 const READ_BACKS_MAX: usize = 128;
 
 /// Time that a tail gets to begin; then another replica's is tried.
-const TAIL_START_MAX: Duration = Duration::from_secs(2);
+const TAIL_START_MAX: Duration = Duration::from_secs(4);
 
 /// The tails of all replicas.
 #[derive(Debug)]
