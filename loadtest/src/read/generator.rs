@@ -25,7 +25,7 @@ use super::tally::Tally;
 
 /// Answers that are taken from one wait.
 const EVENTS_MAX: usize = 256;
-/// How long after the last due moment answers may still come; the reader's own deadline is well below.
+/// How long none of the answers that are waited for may come; the reader's own deadline is well below.
 const STRAGGLERS_MAX: Duration = Duration::from_secs(20);
 
 /// One stream of requests to one server.
@@ -135,7 +135,7 @@ impl<'a> Generator<'a> {
         let (now, total) = (Instant::now(), self.schedule.total());
         let until = match self.next < total && !self.free.is_empty() {
             true => self.schedule.due(self.next),
-            false => self.schedule.due(total).max(now) + STRAGGLERS_MAX,
+            false => now + STRAGGLERS_MAX,
         };
         let timeout = Timespec::try_from(until.saturating_duration_since(now)).context("a wait is of seconds")?;
         let found = match epoll::wait(&self.epoll, spare_capacity(events), Some(&timeout)) {

@@ -34,6 +34,7 @@ fn serve(answers: Arc<Answers>) -> SocketAddr {
 }
 
 fn converse(mut stream: TcpStream, answers: &Answers) {
+    stream.set_nodelay(true).unwrap();
     let reader = BufReader::new(stream.try_clone().unwrap());
     let mut path = String::new();
     for line in reader.lines().map_while(Result::ok) {
