@@ -5,7 +5,7 @@ CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture bench doctor fmt lint install build
+.PHONY: help demo test torture mutations bench doctor fmt lint install build
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -23,6 +23,10 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 
 torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer
 	$(dir $(DEVSTACK))torture "$(SEED)" "$(MINUTES)"
+
+mutations: build ## puts deliberate bugs into a copy of the sources, and sees each one found; about an hour
+	acceptance/mutations/run.sh $(ONLY)
+	$(if $(ONLY),,acceptance/mutations/run.sh --torture)
 
 LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
 PEER := $(LOADTEST) drain --peer jdbc-sink $(if $(QUICK),--quick --events 60000 --repeat 1)
