@@ -5,10 +5,10 @@ CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture mutations bench doctor fmt lint install build
+.PHONY: help demo test torture mutations exactly-once bench doctor fmt lint install build
 
 help: ## lists the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: build ## starts the whole system with data in it and prints addresses; Ctrl-C ends it
 	@$(DEVSTACK) demo
@@ -27,6 +27,13 @@ torture: build ## random faults over a live stream; SEED=… repeats one, MINUTE
 mutations: build ## puts deliberate bugs into a copy of the sources, and sees each one found; about an hour
 	acceptance/mutations/run.sh $(ONLY)
 	$(if $(ONLY),,acceptance/mutations/run.sh --torture)
+
+EXAMPLES := $(dir $(DEVSTACK))examples
+
+exactly-once: build ## 100,000 records and 50 kills through transactions and through commands; some minutes
+	$(CARGO) build --release --workspace --examples --locked
+	$(EXAMPLES)/checkout --orders 100000 --kills 50
+	$(EXAMPLES)/import_progress --imports 100 --jobs 1000 --kills 50
 
 LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
 PEER := $(LOADTEST) drain --peer jdbc-sink $(if $(QUICK),--quick --events 60000 --repeat 1)

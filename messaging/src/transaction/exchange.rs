@@ -120,7 +120,8 @@ impl<W: Work> Exchange<W> {
             self.poll()?;
             self.follow_group();
             self.place()?;
-            if !self.batch.records().is_empty() && self.pause_until.is_none_or(|until| Instant::now() >= until) {
+            self.end_pause();
+            if !self.batch.records().is_empty() && self.pause_until.is_none() {
                 self.transact()?;
             }
         }
@@ -191,10 +192,7 @@ impl<W: Work> Exchange<W> {
                 observe::committed(&self.config.group, self.batch.records().len(), outputs, began.elapsed());
                 self.work.committed(ends);
                 self.batch.clear();
-                if self.pause_until.take().is_some() {
-                    self.aborts_in_a_row = 0;
-                    self.resume();
-                }
+                self.aborts_in_a_row = 0;
                 Ok(())
             }
             Err(Failure::Fatal(_)) if self.shutdown.is_cancelled() => Ok(()),
@@ -242,13 +240,13 @@ impl<W: Work> Exchange<W> {
     }
 
     fn fatal(&self, step: &'static str, error: KafkaError) -> TransactionError {
-        match is_fenced(&error) {
+        match self.producer.is_fenced() || is_fenced(&error) {
             true => TransactionError::Fenced { transactional_id: self.producer.transactional_id.clone(), error },
             false => TransactionError::Fatal { step, error },
         }
     }
 
-    /// Aborts and keeps the batch for the next attempt. Fetching stands until one succeeds, polling does not.
+    /// Aborts and keeps the batch for the next attempt. Fetching stands until then, polling does not.
     fn abort(&mut self, step: &'static str, error: &KafkaError) -> Result<(), TransactionError> {
         let (group, records, failure) = (&self.config.group, self.batch.records().len(), self.producer.failure());
         let cause = failure.as_ref().unwrap_or(error);
@@ -273,7 +271,12 @@ impl<W: Work> Exchange<W> {
         }
     }
 
-    fn resume(&self) {
+    /// Fetches again when the pause is over. What the batch has no place for waits in the client.
+    fn end_pause(&mut self) {
+        if self.pause_until.is_none_or(|until| Instant::now() < until) {
+            return;
+        }
+        self.pause_until = None;
         let resumed = self.consumer.assignment().and_then(|assignment| self.consumer.resume(&assignment));
         if let Err(error) = resumed {
             tracing::error!(error = %error, "fetching was not resumed");

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     TransactionConfig,
-    error::{Disposition, disposition},
+    error::{Disposition, disposition, is_fenced},
     record::{Output, TopicPartition},
     work::Ends,
 };
@@ -158,6 +158,12 @@ impl Producer {
     /// Why a record was not delivered, when that is why a transaction can't be committed.
     pub(super) fn failure(&self) -> Option<KafkaError> {
         self.delivered().failure.take()
+    }
+
+    /// Whether the client has stopped for good because another process has its id.
+    pub(super) fn is_fenced(&self) -> bool {
+        let fatal = self.client.client().fatal_error();
+        fatal.is_some_and(|(code, _)| is_fenced(&KafkaError::Global(code)))
     }
 
     fn repeat(&self, deadline: Option<Instant>, mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
