@@ -18,6 +18,7 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked
 	$(CARGO) build --release --workspace --locked
+	deploy/check/run.sh $(dir $(DEVSTACK))
 	$(CARGO) test --release --workspace --locked
 
 torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer
