@@ -50,13 +50,12 @@ fn environment(endpoints: &Endpoints) -> Result<BTreeMap<&'static str, String>> 
 /// The documents say the default ports; here they are others.
 fn here(commands: &str, endpoints: &Endpoints) -> String {
     let addresses = [
-        ("http://127.0.0.1:8080", &endpoints.reader_url),
-        ("http://127.0.0.1:9101", &endpoints.writer_admin_url),
-        ("http://127.0.0.1:9102", &endpoints.reader_admin_url),
+        ("127.0.0.1:8080", &endpoints.reader_url),
+        ("127.0.0.1:9101", &endpoints.writer_admin_url),
+        ("127.0.0.1:9102", &endpoints.reader_admin_url),
     ];
-    addresses
-        .iter()
-        .fold(commands.to_owned(), |text, (written, real)| text.replace(written, real.as_deref().unwrap_or_default()))
+    let host = |url: &Option<String>| url.as_deref().unwrap_or_default().trim_start_matches("http://").to_owned();
+    addresses.iter().fold(commands.to_owned(), |text, (written, url)| text.replace(written, &host(url)))
 }
 
 fn run(commands: &str, environment: &BTreeMap<&str, String>) -> Result<()> {
