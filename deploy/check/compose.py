@@ -5,6 +5,7 @@ usage: compose.py FOLDER_OF_THE_BINARIES
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 
 import jsonschema
@@ -18,12 +19,20 @@ def main(binaries: str) -> list[str]:
     compose = yaml.safe_load(COMPOSE.read_text())
     schema = json.loads((Path(__file__).parent / "schemas/compose.json").read_text())
     errors = [f"{error.json_path}: {error.message}" for error in jsonschema.Draft7Validator(schema).iter_errors(compose)]
+    errors += build_context()
     for name, service in compose["services"].items():
         errors += [f"{name}: {error}" for error in wiring(compose, service)]
         program = service["image"].split(":")[0].removeprefix("siteview/")
         if program in SERVICES:
             errors += [f"{name}: {error}" for error in told(binaries, program, service)]
     return errors
+
+
+def build_context() -> list[str]:
+    """Members of the workspace that a build of the images would not find."""
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    members = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
+    return [f".dockerignore keeps {member}/Cargo.toml out" for member in members if not {f"!{member}", f"!{member}/Cargo.toml"} & set(sent)]
 
 
 def wiring(compose: dict, service: dict) -> list[str]:
