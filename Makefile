@@ -19,6 +19,7 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked
 	# With all targets, or the tests' own features would have half of the workspace compiled a second time.
 	$(CARGO) build --release --workspace --all-targets --locked
+	deploy/check/run.sh $(dir $(DEVSTACK))
 	$(CARGO) test --release --workspace --locked
 
 torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer

@@ -1,4 +1,5 @@
-//! `devstack demo`: the whole system with data in it and changes going through it, until Ctrl-C.
+//! `devstack demo`: the whole system with data in it and changes going through it, until Ctrl-C; with Prometheus where that
+//! is installed.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,11 @@ use tokio_postgres::Client;
 use crate::catalog::app_id;
 use crate::changes::{Source, Trace};
 use crate::endpoints::Endpoints;
-use crate::options::Options;
+use crate::options::{Options, Part};
 use crate::progress::{Progress, say};
 use crate::stack::Devstack;
 use crate::wait::eventually;
-use crate::{postgres, up};
+use crate::{postgres, prometheus, up};
 
 /// The view has all seeded sites within this; on two cores it takes seconds.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(300);
@@ -35,7 +36,10 @@ pub struct Load {
 }
 
 /// Runs until SIGINT or SIGTERM, or until a part fails.
-pub async fn run(options: Options, load: Load) -> Result<()> {
+pub async fn run(mut options: Options, load: Load) -> Result<()> {
+    if prometheus::is_installed() {
+        options.parts.insert(Part::Prometheus);
+    }
     let progress = options.progress.clone();
     let end = up::end(false)?;
     let show = async {
@@ -105,6 +109,7 @@ fn addresses(endpoints: &Endpoints) -> String {
         ("source database", one(&endpoints.source_database_url)),
         ("view primary", one(&endpoints.view_primary_url)),
         ("view replica", endpoints.view_replica_urls.join(" ")),
+        ("prometheus", endpoints.prometheus.clone().unwrap_or_else(|| "not installed".to_owned())),
     ]
     .map(|(name, address)| format!("  {name:<16} {address}"))
     .join("\n")

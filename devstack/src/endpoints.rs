@@ -33,6 +33,9 @@ pub struct Endpoints {
     /// The writer's admin port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writer_admin_url: Option<String>,
+    /// Prometheus, which scrapes the services and, where exporters are installed, Kafka and the databases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<String>,
     /// Process ids, for whoever wants to kill or freeze a part.
     pub pids: Pids,
 }

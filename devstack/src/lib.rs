@@ -1,8 +1,8 @@
 //! Starts the real parts of the system as child processes, for tests and for the demo: Kafka, the source's Postgres with
-//! Debezium, the view's Postgres with a streaming replica, writer and reader.
+//! Debezium, the view's Postgres with a streaming replica, writer and reader; Prometheus beside them on demand.
 //!
 //! **Flow.** [`Options`] say what and where; `artefacts` resolves the jars once; `place` takes the state folder; `kafka`,
-//! `postgres`, `connect` and `services` each know how one part is made, started and found healthy; `stack` puts them
+//! `postgres`, `connect`, `services` and `prometheus` each know how one part is made, started and found healthy; `stack` puts them
 //! together; `up`, `smoke`, `demo` and `doctor` are the commands. `jdbc_sink` and `start_beside` run further programs beside
 //! a devstack, for benchmarks.
 //!
@@ -34,6 +34,7 @@ mod ports;
 pub mod postgres;
 mod process;
 mod progress;
+mod prometheus;
 mod server;
 mod services;
 pub mod smoke;

@@ -24,13 +24,15 @@ pub enum Part {
     Writer,
     /// The reader; brings `postgres`.
     Reader,
+    /// Prometheus, scraping whatever else runs; no part of the system itself, so only started when named.
+    Prometheus,
 }
 
 impl Part {
     /// The parts without which this one can't run.
     fn needs(self) -> &'static [Self] {
         match self {
-            Self::Kafka | Self::Postgres | Self::Source => &[],
+            Self::Kafka | Self::Postgres | Self::Source | Self::Prometheus => &[],
             Self::Connect => &[Self::Kafka, Self::Source],
             Self::Writer => &[Self::Kafka, Self::Postgres],
             Self::Reader => &[Self::Postgres],
@@ -42,9 +44,9 @@ impl Part {
         format!("{self:?}").to_lowercase()
     }
 
-    /// Every part.
+    /// Every part of the system.
     pub fn all() -> BTreeSet<Self> {
-        Self::value_variants().iter().copied().collect()
+        Self::value_variants().iter().copied().filter(|part| *part != Self::Prometheus).collect()
     }
 }
 
@@ -111,6 +113,7 @@ pub enum PortName {
     WriterAdmin,
     Reader,
     ReaderAdmin,
+    Prometheus,
 }
 
 /// Reads `NAME=PORT`.

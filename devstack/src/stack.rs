@@ -11,7 +11,7 @@ use crate::options::{Options, Part};
 use crate::place::{Place, write_whole};
 use crate::postgres::View;
 use crate::server::Server;
-use crate::{artefacts, connect, kafka, postgres, services};
+use crate::{artefacts, connect, kafka, postgres, prometheus, services};
 
 /// A running system; everything in it is stopped and `endpoints.json` is removed on drop.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ struct Servers {
     connect: Option<Server>,
     writer: Option<Server>,
     reader: Option<Server>,
+    /// Prometheus, and before it the exporters that it scrapes.
+    watchers: Vec<Server>,
 }
 
 impl Devstack {
@@ -47,6 +49,7 @@ impl Devstack {
         let mut started = Self { endpoints, servers, gone_primary: None, place };
         started.start_stores(&parts, &options).await?;
         started.start_movers(&parts, &options).await?;
+        started.start_watchers(&parts, &options).await?;
         started.tell()?;
         Ok(started)
     }
@@ -181,6 +184,19 @@ impl Devstack {
     }
 }
 
+impl Devstack {
+    /// Prometheus and its exporters, last: they look at what runs.
+    async fn start_watchers(&mut self, parts: &BTreeSet<Part>, options: &Options) -> Result<()> {
+        let (place, endpoints) = (&self.place, &self.endpoints);
+        let started = wanted(parts, Part::Prometheus, options, || prometheus::start(place, endpoints)).await?;
+        if let Some((servers, url)) = started {
+            self.servers.watchers = servers;
+            self.endpoints.prometheus = Some(url);
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Devstack {
     fn drop(&mut self) {
         // Nobody should be told of addresses that are going away.
@@ -195,10 +211,11 @@ impl Servers {
     }
 
     /// Groups that can stop together: first who reads and writes the stores, the replicas before their primary.
-    fn stop_order(&self) -> [Vec<Option<&Server>>; 3] {
+    fn stop_order(&self) -> [Vec<Option<&Server>>; 4] {
         let mut stores = vec![self.kafka.as_ref(), self.source.as_ref()];
         stores.extend(self.view_replicas.iter().map(Some));
         [
+            self.watchers.iter().map(Some).collect(),
             vec![self.reader.as_ref(), self.writer.as_ref(), self.connect.as_ref()],
             stores,
             vec![self.view_primary.as_ref()],

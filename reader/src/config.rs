@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::builder::RangedU64ValueParser;
+use clap::{Parser, Subcommand};
 use shared::config::{Common, Invalid, Secret, bytes_between, duration_between, mask_urls, secret_from};
+use shared::healthcheck::HealthcheckArgs;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -15,10 +16,13 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Serves the installed-apps view over HTTP from Postgres replicas.
 ///
-/// Settings come from flags, then the environment, then the file of --config, then the defaults.
+/// Settings come from flags, then the environment, then the file of --config, then the defaults. Without a verb it runs.
 #[derive(Debug, Parser)]
 #[command(name = "reader", version, max_term_width = 120)]
 pub struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+
     /// Address of the API, host:port
     #[arg(long, env = "READER_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
@@ -141,6 +145,15 @@ pub struct Args {
     common: Common,
 }
 
+/// What the reader is asked to do.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Verb {
+    /// Serve until SIGTERM or SIGINT (the default)
+    Run,
+    /// Ask the running reader whether it is well, for a container's health check; exit code 0 or 1
+    Healthcheck(HealthcheckArgs),
+}
+
 fn count(min: u64, max: u64) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(min..=max)
 }
@@ -149,6 +162,7 @@ fn count(min: u64, max: u64) -> RangedU64ValueParser<usize> {
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each is described once, in the help text of its argument")]
 pub struct Config {
+    pub verb: Verb,
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub replicas: Vec<Database>,
@@ -209,6 +223,7 @@ impl Config {
         }
         let fallback = secret_from(FALLBACK, args.fallback_database_url, args.fallback_database_url_file)?;
         Ok(Self {
+            verb: args.verb.unwrap_or(Verb::Run),
             listen: args.listen,
             admin_listen: args.admin_listen,
             replicas,

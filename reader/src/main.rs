@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
-use reader::config::Config;
+use reader::config::{Config, Verb};
 
 fn main() -> ExitCode {
     let config: Config = shared::config::load(Config::new);
+    if let Verb::Healthcheck(asked) = config.verb {
+        return asked.run(config.admin_listen);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fatal(&error.into()),

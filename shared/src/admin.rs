@@ -117,7 +117,7 @@ pub async fn serve(
 /// The routes of the admin port; a service that knows more merges its own.
 ///
 /// `/livez` 200; `/readyz` 200 or 503 with `{"ready":bool,"conditions":[{"name","holds","detail","since"}]}`; `/metrics`
-/// in the Prometheus text format.
+/// in the Prometheus text format, the service's own and those of its process (`process_cpu_seconds_total`, …).
 pub fn router(readiness: Readiness, metrics: PrometheusHandle) -> Router {
     Router::new()
         .route("/livez", get(async || "alive\n"))
@@ -133,6 +133,8 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
 }
 
 async fn render(State(metrics): State<PrometheusHandle>) -> Response {
+    // CPU, memory and descriptors of this process, under the names that Prometheus gives them everywhere.
+    metrics_process::Collector::default().collect();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
 }
 

@@ -1,8 +1,8 @@
 //! Words and plumbing of every service.
 //!
 //! The words: identifiers ([`ids`]) and the records of Debezium ([`envelope`]). The plumbing: one static configuration
-//! ([`config`]), logs and metrics ([`telemetry`]), the admin port ([`admin`]), signals ([`shutdown`]) and errors as HTTP
-//! answers ([`problem`]).
+//! ([`config`]), logs and metrics ([`telemetry`]), the admin port ([`admin`]) and the verb that asks it ([`healthcheck`]), signals
+//! ([`shutdown`]) and errors as HTTP answers ([`problem`]).
 //!
 //! A service's life, in the order in which it uses the plumbing:
 //!
@@ -18,6 +18,7 @@
 pub mod admin;
 pub mod config;
 pub mod envelope;
+pub mod healthcheck;
 pub mod ids;
 pub mod problem;
 pub mod shutdown;

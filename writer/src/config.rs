@@ -6,6 +6,7 @@ use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
 use shared::config::{Common, Invalid, Secret, bytes_between, duration_between, mask_urls, secret_from};
+use shared::healthcheck::HealthcheckArgs;
 use sqlx::postgres::PgConnectOptions;
 
 pub use verify::{VerifyArgs, VerifySettings};
@@ -35,7 +36,7 @@ pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
 
-    /// Kafka brokers, host:port separated by commas; required but for `migrate`, `source-epoch` and `generation`
+    /// Kafka brokers, host:port separated by commas; required but for `migrate`, `source-epoch`, `generation`, `healthcheck`
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", global = true)]
     bootstrap_servers: Option<String>,
 
@@ -155,12 +156,14 @@ pub enum Verb {
     Generation(GenerationVerb),
     /// Compare the view with the source's table, row by row, and on demand repair it; exit code 3 when they differ
     Verify(Box<VerifyArgs>),
+    /// Ask the running writer whether it is well, for a container's health check; exit code 0 or 1
+    Healthcheck(HealthcheckArgs),
 }
 
 impl Verb {
     /// Whether it works on the database alone.
     fn does_without_kafka(&self) -> bool {
-        matches!(self, Self::Migrate | Self::SourceEpoch(_) | Self::Generation(_))
+        matches!(self, Self::Migrate | Self::SourceEpoch(_) | Self::Generation(_) | Self::Healthcheck(_))
     }
 }
 

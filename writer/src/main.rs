@@ -44,6 +44,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
             ended?;
             tracing::info!("stopped");
         }
+        Verb::Healthcheck(asked) => return Ok(asked.run(config.admin_listen)),
         Verb::Migrate => writer::migrate::run(&config).await?,
         Verb::Position(PositionArgs { verb: None }) => writer::position::run(&config).await?,
         Verb::Position(PositionArgs { verb: Some(PositionVerb::Set(args)) }) => {

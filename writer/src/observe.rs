@@ -106,6 +106,7 @@ impl Metrics {
         describe_counter!(CHANGE_PARTS, "parts of the change log: made, dropped");
         describe_counter!(UPKEEP_FAILURES, "attempts at upkeep that failed, by task: floor, parts, markers");
         describe_gauge!(HEARTBEAT_AGE, "time since the newest heartbeat of Debezium, where its topic is followed");
+        begin_at_zero();
         Self { topic }
     }
 
@@ -189,5 +190,21 @@ impl Metrics {
 
     fn topic(&self) -> String {
         self.topic.to_string()
+    }
+}
+
+/// Counters of what should not happen are there before it does: a series that begins at 1 shows no increase.
+fn begin_at_zero() {
+    for name in [FENCED, REBALANCES, STORE_RETRIES, DEAD_LETTER_FAILURES, MARKERS_SWEPT] {
+        counter!(name).increment(0);
+    }
+    for reason in Reason::ALL {
+        counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(0);
+    }
+    for task in [UpkeepTask::Floor, UpkeepTask::Parts, UpkeepTask::Markers] {
+        counter!(UPKEEP_FAILURES, "task" => task.as_str()).increment(0);
+    }
+    for what in ["made", "dropped"] {
+        counter!(CHANGE_PARTS, "what" => what).increment(0);
     }
 }

@@ -34,6 +34,22 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 12] = [
+        Self::InvalidJson,
+        Self::InvalidKey,
+        Self::InvalidId,
+        Self::InvalidRow,
+        Self::InvalidApps,
+        Self::InvalidApp,
+        Self::IncompleteRow,
+        Self::UnknownOperation,
+        Self::Truncate,
+        Self::TooLarge,
+        Self::TooManyApps,
+        Self::RejectedByDatabase,
+    ];
+
     /// The text that outsiders see.
     pub fn as_str(self) -> &'static str {
         match self {

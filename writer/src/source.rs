@@ -171,6 +171,8 @@ impl Source {
                         self.stored.remove(&partition);
                         self.forget_records(partition);
                         self.standing.gone(partition);
+                        // Its new owner tells how far it is behind; a last value kept here would be told for ever.
+                        self.standing.metrics().lag(partition, 0);
                     }
                 }
             }

@@ -134,8 +134,9 @@ impl Standing {
     /// A partition went to another member, or is claimed anew.
     pub fn gone(&self, partition: i32) {
         let mut blocked = self.lock();
+        // Always, so that the series is there before it is 1 for the first time.
+        self.metrics.blocked(partition, false);
         if blocked.remove(&partition).is_some() {
-            self.metrics.blocked(partition, false);
             self.tell(&blocked);
         }
     }

@@ -1,0 +1,78 @@
+"""docker-compose.yml: fits the Compose specification, and says nothing to a service that the service does not know.
+
+usage: compose.py FOLDER_OF_THE_BINARIES
+"""
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+import jsonschema
+import yaml
+from services import ROOT, SERVICES, ports, variables, wrong_command
+
+COMPOSE = ROOT / "docker-compose.yml"
+
+
+def main(binaries: str) -> list[str]:
+    compose = yaml.safe_load(COMPOSE.read_text())
+    schema = json.loads((Path(__file__).parent / "schemas/compose.json").read_text())
+    errors = [f"{error.json_path}: {error.message}" for error in jsonschema.Draft7Validator(schema).iter_errors(compose)]
+    errors += build_context()
+    for name, service in compose["services"].items():
+        errors += [f"{name}: {error}" for error in wiring(compose, service)]
+        program = service["image"].split(":")[0].removeprefix("siteview/")
+        if program in SERVICES:
+            errors += [f"{name}: {error}" for error in told(binaries, program, service)]
+    return errors
+
+
+def build_context() -> list[str]:
+    """Members of the workspace that a build of the images would not find."""
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    members = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
+    return [f".dockerignore keeps {member}/Cargo.toml out" for member in members if not {f"!{member}", f"!{member}/Cargo.toml"} & set(sent)]
+
+
+def wiring(compose: dict, service: dict) -> list[str]:
+    """Names that lead nowhere: other services, secrets, volumes, files; images that are not pinned."""
+    errors = [f"depends on {other}, which is not there" for other in service.get("depends_on", {}) if other not in compose["services"]]
+    for other, on in (service.get("depends_on") or {}).items() if isinstance(service.get("depends_on"), dict) else ():
+        if on["condition"] == "service_healthy" and "healthcheck" not in compose["services"].get(other, {}):
+            errors.append(f"waits for the health of {other}, which has no health check")
+    errors += [f"secret {secret} is not there" for secret in service.get("secrets", []) if secret not in compose["secrets"]]
+    for volume in service.get("volumes", []):
+        source = volume.split(":")[0]
+        if not (ROOT / source).exists() if source.startswith(".") else source not in compose["volumes"]:
+            errors.append(f"volume {source} is not there")
+    image, _, tag = service["image"].rpartition(":")
+    if not image or tag in ("", "latest") or not any(character.isdigit() for character in tag):
+        errors.append(f"image {service['image']} is not pinned")
+    return errors
+
+
+def told(binaries: str, program: str, service: dict) -> list[str]:
+    """What the service is told and does not know."""
+    known = variables(binaries, program)
+    errors = [f"{program} does not read {name}" for name in service.get("environment", {}) if name not in known]
+    for published in service.get("ports", []):
+        port = int(published.rsplit(":", 1)[-1])
+        if port not in ports(binaries, program):
+            errors.append(f"{program} does not listen on {port}")
+    asked = service.get("healthcheck", {}).get("test", ["CMD", program])
+    if asked[0] != "CMD" or Path(asked[1]).name != program:
+        errors.append(f"its health check is not asked by {program} itself: {asked}")
+    for arguments in (service.get("command", []), asked[2:]):
+        wrong = wrong_command(binaries, program, arguments)
+        errors += [wrong] if wrong else []
+    for secret in (value for name, value in service.get("environment", {}).items() if name.endswith("_FILE")):
+        if Path(secret).name not in service.get("secrets", []):
+            errors.append(f"{secret} is no secret of it")
+    return errors
+
+
+if __name__ == "__main__":
+    found = main(sys.argv[1])
+    print("\n".join(found) or "docker-compose.yml: valid, and its services know all they are told")
+    sys.exit(bool(found))

@@ -1,0 +1,48 @@
+"""Grafana's dashboards: made of nothing but what Grafana's own types of that version have.
+
+A file is read into those types and written again; a member that does not come back is one that Grafana does not know.
+"""
+
+import json
+import sys
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+from services import ROOT
+
+DASHBOARDS = sorted((ROOT / "deploy/observe/grafana/dashboards").glob("*.json"))
+
+
+def lost(before, after, path="$"):
+    """The members of `before` that `after` lacks or has otherwise."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key, value in before.items():
+            yield from lost(value, after[key], f"{path}.{key}") if key in after else [f"{path}.{key}"]
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, value in enumerate(before):
+            yield from lost(value, after[index], f"{path}[{index}]")
+    elif before != after:
+        yield path
+
+
+def main() -> list[str]:
+    register_default_plugins()
+    errors = []
+    for path in DASHBOARDS:
+        given = json.loads(path.read_text())
+        read = Dashboard.from_json(given)
+        known = json.loads(JSONEncoder(sort_keys=True).encode(read))
+        errors += [f"{path.name}: {member} is unknown to Grafana" for member in lost(given, known)]
+        if given["schemaVersion"] != Dashboard().schema_version:
+            errors.append(f"{path.name}: schema version {given['schemaVersion']}; the types have {Dashboard().schema_version}")
+        ids = [panel["id"] for panel in given["panels"]]
+        if len(ids) != len(set(ids)):
+            errors.append(f"{path.name}: panels share an id")
+    return errors if DASHBOARDS else ["no dashboards"]
+
+
+if __name__ == "__main__":
+    found = main()
+    print("\n".join(found) or f"dashboards: {len(DASHBOARDS)} fit Grafana's types")
+    sys.exit(bool(found))
