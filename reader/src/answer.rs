@@ -115,7 +115,7 @@ impl Error {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
         match self {
-            Error::Missing { claim, .. } => insert_claim(headers, claim),
+            Error::Missing { claim, .. } => insert_claim(headers, *claim),
             Error::MethodNotAllowed { allow } => drop(headers.insert(header::ALLOW, HeaderValue::from_static(allow))),
             _ => {}
         }

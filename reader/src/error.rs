@@ -30,7 +30,7 @@ pub(crate) enum Error {
     BodyCutShort(#[source] hyper::Error),
     /// The view was read, and it is not there: carries the position of what was read.
     #[error("{detail}")]
-    Missing { kind: Kind, detail: &'static str, claim: Claim },
+    Missing { kind: Kind, detail: &'static str, claim: Box<Claim> },
     #[error("the service has no such route")]
     RouteNotFound,
     #[error("the route takes {allow}")]

@@ -101,8 +101,11 @@ mod tests {
         ChangeRow { partition, place, written_micros, site_id: "s".into(), app_ids: vec![], event: Some("{}".into()) }
     }
 
-    fn page(partitions: &[(i32, i64, Option<i64>, bool, &[ChangeRow])]) -> Page {
-        let partition = |(partition, next_offset, floor, whole, rows): &(i32, i64, Option<i64>, bool, &[ChangeRow])| {
+    /// Partition, next offset, floor, whether it is whole, rows.
+    type Read<'r> = (i32, i64, Option<i64>, bool, &'r [ChangeRow]);
+
+    fn page(partitions: &[Read<'_>]) -> Page {
+        let partition = |(partition, next_offset, floor, whole, rows): &Read<'_>| {
             let rows = rows.to_vec();
             (*partition, PartitionPage { next_offset: *next_offset, floor: *floor, rows, whole: *whole })
         };

@@ -24,7 +24,7 @@ pub(crate) async fn instance(call: &Call<'_>) -> Result<Answer, Error> {
     let claim = sample.of_all();
     let Some(found) = found else {
         let detail = "no site has an app installed with this instance id";
-        return Err(Error::Missing { kind: Kind::InstanceNotFound, detail, claim });
+        return Err(Error::Missing { kind: Kind::InstanceNotFound, detail, claim: Box::new(claim) });
     };
     let mut body = b"{\"instance_id\":".to_vec();
     write_string(&mut body, instance.as_str());

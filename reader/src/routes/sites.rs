@@ -40,7 +40,7 @@ pub(crate) async fn app(call: &Call<'_>) -> Result<Answer, Error> {
     match texts[..] {
         [] => {
             let detail = "the site does not have this app installed";
-            Err(Error::Missing { kind: Kind::AppNotInstalled, detail, claim })
+            Err(Error::Missing { kind: Kind::AppNotInstalled, detail, claim: Box::new(claim) })
         }
         [one] => Ok(Answer::json(one.to_owned(), claim)),
         _ => Ok(Answer::json(format!("[{}]", texts.join(",")), claim)),
@@ -56,7 +56,7 @@ async fn look_up(call: &Call<'_>, site: &SiteId) -> Result<(FoundDocument, Claim
         }
         (None, sample) => {
             let detail = "the view has no site with this id: never seen, or deleted";
-            Err(Error::Missing { kind: Kind::SiteNotFound, detail, claim: sample.of_all() })
+            Err(Error::Missing { kind: Kind::SiteNotFound, detail, claim: Box::new(sample.of_all()) })
         }
     }
 }
