@@ -5,10 +5,10 @@ CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture bench doctor fmt lint install build
+.PHONY: help demo test torture fuzz-api clients bench doctor fmt lint install build
 
 help: ## lists the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: build ## starts the whole system with data in it and prints addresses; Ctrl-C ends it
 	@$(DEVSTACK) demo
@@ -22,6 +22,12 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 
 torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer
 	$(dir $(DEVSTACK))torture "$(SEED)" "$(MINUTES)"
+
+fuzz-api: build ## holds a running reader against its own document with schemathesis
+	$(dir $(DEVSTACK))api acceptance/api/fuzz.sh
+
+clients: build ## generates clients in TypeScript and Python, compiles them and makes calls
+	$(dir $(DEVSTACK))api acceptance/api/clients.sh
 
 LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
 PEER := $(LOADTEST) drain --peer jdbc-sink $(if $(QUICK),--quick --events 60000 --repeat 1)
