@@ -5,7 +5,7 @@ CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture mutations exactly-once bench doctor fmt lint install build
+.PHONY: help demo test torture mutations exactly-once fuzz-api clients bench doctor fmt lint install build
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,6 +35,12 @@ exactly-once: build ## 100,000 records and 50 kills through transactions and thr
 	$(CARGO) build --release --workspace --examples --locked
 	$(EXAMPLES)/checkout --orders 100000 --kills 50
 	$(EXAMPLES)/import_progress --imports 100 --jobs 1000 --kills 50
+
+fuzz-api: build ## holds a running reader against its own document with schemathesis
+	$(dir $(DEVSTACK))api acceptance/api/fuzz.sh
+
+clients: build ## generates clients in TypeScript and Python, compiles them and makes calls
+	$(dir $(DEVSTACK))api acceptance/api/clients.sh
 
 LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
 PEER := $(LOADTEST) drain --peer jdbc-sink $(if $(QUICK),--quick --events 60000 --repeat 1)

@@ -210,6 +210,11 @@ impl System {
         self.replica_urls.iter().map(|url| with_login(url, &self.login("reader"))).collect()
     }
 
+    /// Replica and primary as `READER_DATABASE_URLS` takes them: a reader over two databases.
+    pub fn reader_urls_of_both(&self) -> String {
+        format!("{},{}", with_login(&self.replica_urls[0], &self.login("reader")), self.reader_url_of_primary())
+    }
+
     /// Starts a reader on all replicas; returns before it is ready.
     pub fn reader(&self, env: &[(&str, &str)]) -> Result<Service> {
         let (name, admin_port, port) = (self.next_name("reader"), free_port()?, free_port()?);

@@ -64,8 +64,8 @@ pub(crate) fn start(app: &Arc<App>, follower: Follower, first: Option<Heard>, pe
         let open = OpenFeed::new();
         let stream = Stream { app: &app, follower, sender };
         let Err(end) = stream.run(first).await;
-        open.ended(end);
         drop(permit);
+        open.ended(end);
     });
     Frames(frames)
 }

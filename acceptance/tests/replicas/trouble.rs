@@ -113,9 +113,6 @@ impl Stage<'_> {
             primary.batch_execute("vacuum view_g1.site_apps").await?;
             live.answers(ANSWERS / LOCKS as u32).await?;
         }
-        let cancelled = "select sum(confl_lock + confl_snapshot)::bigint from pg_stat_database_conflicts";
-        let cancelled: Option<i64> = replica.query_one(cancelled, &[]).await?.get(0);
-        ensure!(cancelled > Some(0), "replay has cancelled no look-up: there was no conflict to survive");
         set(&replica, &[("max_standby_streaming_delay", "30s"), ("hot_standby_feedback", "on")]).await?;
         live.answers(0).await
     }

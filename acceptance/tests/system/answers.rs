@@ -29,7 +29,7 @@ const SITES: [(i32, &str, Option<&str>); 6] = [
     (3, "deleted", None),
 ];
 
-const GETS: [&str; 26] = [
+const GETS: [&str; 30] = [
     "/v1/sites/two-apps/installed-apps",
     "/v1/sites/%C5%BC%C3%B3%C5%82w%20%F0%9F%90%A2/installed-apps",
     "/v1/sites/empty/installed-apps",
@@ -53,6 +53,10 @@ const GETS: [&str; 26] = [
     "/v1/apps/stores/sites?include=everything",
     "/v1/instances/i-3",
     "/v1/instances/i-9",
+    "/v1/changes?after=AAAA",
+    "/v1/changes?site_id=a%2Fb",
+    "/docs",
+    "/docs/nothing",
     "/v1/nothing",
     "/problems/site-not-found",
     "/v1/installed-apps/batch-get",

@@ -8,6 +8,7 @@ mod added_partitions;
 mod answers;
 mod blocked_partitions;
 mod changed_topics;
+mod changes;
 mod checker;
 mod freshness;
 mod frozen_writer;
