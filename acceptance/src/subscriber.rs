@@ -83,12 +83,7 @@ impl Subscriber {
                     continue;
                 };
                 let cut = follow(&http, &reader, by, &query, &shared).await;
-                let mut told = lock(&shared);
-                told.cuts += 1;
-                if let Err(surprise) = cut {
-                    told.surprises.push(format!("{surprise:#}"));
-                }
-                drop(told);
+                lock(&shared).cut_off(cut);
                 tokio::time::sleep(PAUSE).await;
             }
         });
@@ -113,6 +108,11 @@ impl Drop for Subscriber {
 }
 
 impl Told {
+    fn cut_off(&mut self, cut: Result<()>) {
+        self.cuts += 1;
+        self.surprises.extend(cut.err().map(|surprise| format!("{surprise:#}")));
+    }
+
     fn hear(&mut self, event: Value) {
         self.count += 1;
         self.heard.entry(event["site_id"].as_str().unwrap_or_default().to_owned()).or_default().push(event);

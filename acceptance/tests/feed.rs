@@ -80,7 +80,7 @@ async fn reader(system: &System, readers: &Readers, urls: &str) -> Result<Servic
 
 /// Every third polls; of the others every second follows one app.
 fn subscriber(number: usize, readers: &Readers, apps: &[String]) -> Subscriber {
-    let by = if number % 3 == 0 { By::Poll } else { By::Stream };
+    let by = if number.is_multiple_of(3) { By::Poll } else { By::Stream };
     let query = followed(number, apps).map(|app| format!("&app_id={app}")).unwrap_or_default();
     Subscriber::start(number, readers, by, &query)
 }

@@ -61,7 +61,7 @@ pub struct PlaceOptions {
     /// The endpoints.json of a running devstack (kafka, postgres) instead of one of its own
     #[arg(long, value_name = "FILE")]
     pub endpoints: Option<PathBuf>,
-    /// File that gets one JSON line per result [default: target/bench/<verb>.jsonl]
+    /// File that gets one JSON line per result [default: target/bench/VERB.jsonl]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Word that is written into each result, to find it again
