@@ -27,7 +27,9 @@
 //! stops a partition that would empty itself into the dead letters; what an operator leaves out is a dead letter too. All of it
 //! is in the group's audit topic ([`crate::blocking`]).
 
+mod assignment;
 mod claim;
+mod commit;
 mod config;
 mod group;
 mod handler;

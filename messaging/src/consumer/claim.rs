@@ -25,13 +25,16 @@ pub(super) enum Claim {
     OutOfRange { committed: i64, low: i64, high: i64 },
 }
 
+/// What was found for each of several partitions.
+pub(super) type Claims = Vec<(TopicPartition, Claim)>;
+
 /// Looks all of them up; blocks while it does.
 pub(super) fn claim(
     consumer: &StreamConsumer<Group>,
     reader: &Reader,
     wanted: &[TopicPartition],
     start: Start,
-) -> KafkaResult<Vec<(TopicPartition, Claim)>> {
+) -> KafkaResult<Claims> {
     let mut list = TopicPartitionList::new();
     for (topic, partition) in wanted {
         list.add_partition(topic, *partition);

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use rdkafka::{
-    Message as _, Offset, TopicPartitionList,
+    Message as _, TopicPartitionList,
     consumer::{CommitMode, Consumer as _, StreamConsumer},
     error::{KafkaError, KafkaResult},
     message::BorrowedMessage,
@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ConsumerError,
-    claim::{self, Claim},
+    claim::Claims,
     config::ConsumerConfig,
-    group::{Group, Rebalance, TopicPartition, give_back},
+    group::{Group, TopicPartition, give_back},
     handler::RecordHandler,
     observe::Metrics,
     partition::Partition,
@@ -44,8 +44,6 @@ use crate::{
 
 /// How often offsets are committed.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
-/// Pause before a partition is looked at again that could not be claimed.
-const CLAIM_RETRY: Duration = Duration::from_secs(1);
 /// Messages taken from the client before anything else is looked at.
 const POLLED_MAX: usize = 256;
 /// Commands that can wait for the loop.
@@ -75,27 +73,27 @@ const OWN: [(&str, &str); 10] = [
 pub(super) struct Loop<H> {
     pub(super) config: Arc<ConsumerConfig>,
     handler: Arc<H>,
-    consumer: Arc<StreamConsumer<Group>>,
+    pub(super) consumer: Arc<StreamConsumer<Group>>,
     producer: FutureProducer,
     pub(super) sources: HashMap<Arc<str>, Source>,
-    reader: Reader,
+    pub(super) reader: Reader,
     pub(super) writer: Writer,
     pub(super) metrics: Metrics,
     pub(super) held: HashMap<TopicPartition, Held>,
     /// Assigned, and to be claimed at this time; `None` while that is under way.
-    claiming: BTreeMap<TopicPartition, Option<Instant>>,
-    claims: JoinSet<(Vec<TopicPartition>, KafkaResult<Vec<(TopicPartition, Claim)>>)>,
+    pub(super) claiming: BTreeMap<TopicPartition, Option<Instant>>,
+    pub(super) claims: JoinSet<(Vec<TopicPartition>, KafkaResult<Claims>)>,
     /// Asked back; answered when nothing of them is running.
-    leaving: Vec<Leaving>,
+    pub(super) leaving: Vec<Leaving>,
     tasks: JoinSet<Done>,
     pub(super) running: HashMap<Id, Running>,
     /// Tells results of an earlier tenure of a partition from those of this one.
-    tenures: u64,
+    pub(super) tenures: u64,
     kept_commands: VecDeque<(i64, Command)>,
     /// Commands below this offset have been read.
     pub(super) commands_next: i64,
     /// All commands that stood there at start have been read; no partition is taken before.
-    caught_up: bool,
+    pub(super) caught_up: bool,
 }
 
 /// A partition that is fetched.
@@ -104,16 +102,17 @@ pub(super) struct Held {
     pub(super) brake: Brake,
     /// As it was last written down.
     pub(super) kept: PartitionState,
-    tenure: u64,
-    start: i64,
-    committed: (i64, String),
-    fetch_paused: bool,
-    leaving: bool,
+    pub(super) tenure: u64,
+    pub(super) start: i64,
+    pub(super) committed: (i64, String),
+    pub(super) fetch_paused: bool,
+    pub(super) leaving: bool,
 }
 
-struct Leaving {
-    partitions: Vec<TopicPartition>,
-    deadline: Instant,
+/// Partitions that are asked back together, and until when what is running of them may go on.
+pub(super) struct Leaving {
+    pub(super) partitions: Vec<TopicPartition>,
+    pub(super) deadline: Instant,
 }
 
 /// What a task is about.
@@ -123,7 +122,7 @@ pub(super) struct Running {
     /// Attempts made before this one.
     pub(super) attempts: u32,
     tenure: u64,
-    task: AbortHandle,
+    pub(super) task: AbortHandle,
 }
 
 pub(super) async fn run<H: RecordHandler>(
@@ -222,138 +221,6 @@ impl<H: RecordHandler> Loop<H> {
         self.give_back_done();
     }
 
-    fn follow_rebalances(&mut self) {
-        let consumer = Arc::clone(&self.consumer);
-        for rebalance in consumer.client().context().take() {
-            match rebalance {
-                Rebalance::Assigned(partitions) => {
-                    self.metrics.rebalance(partitions.len());
-                    self.claiming.extend(partitions.into_iter().map(|of| (of, Some(Instant::now()))));
-                }
-                Rebalance::Revoking(partitions) => {
-                    self.metrics.rebalance(partitions.len());
-                    for of in &partitions {
-                        self.claiming.remove(of);
-                        if let Some(held) = self.held.get_mut(of) {
-                            held.leaving = true;
-                        }
-                    }
-                    self.leaving.push(Leaving { partitions, deadline: Instant::now() + self.config.drain_max });
-                }
-                Rebalance::Lost(partitions) => {
-                    self.metrics.rebalance(partitions.len());
-                    partitions.iter().for_each(|of| self.forget(of));
-                }
-            }
-        }
-    }
-
-    /// Ends a tenure: what is still running of it is dropped.
-    fn forget(&mut self, of: &TopicPartition) {
-        self.claiming.remove(of);
-        if self.held.remove(of).is_some() {
-            self.metrics.holds(&of.0, of.1, false, 0);
-            self.running.values().filter(|running| running.of == *of).for_each(|running| running.task.abort());
-        }
-    }
-
-    /// Gives back what was asked back, when nothing of it is running, or its time is over, or others have it already.
-    fn give_back_done(&mut self) {
-        let consumer = Arc::clone(&self.consumer);
-        let (held, now) = (&self.held, Instant::now());
-        let runs = |of: &TopicPartition| held.get(of).is_some_and(|held| held.partition.running() > 0);
-        let is_over = |leaving: &mut Leaving| {
-            leaving.deadline <= now || consumer.assignment_lost() || !leaving.partitions.iter().any(runs)
-        };
-        let over: Vec<Leaving> = self.leaving.extract_if(.., is_over).collect();
-        for leaving in over {
-            // The client sends the commit before it tells the group.
-            self.commit(CommitMode::Async);
-            leaving.partitions.iter().for_each(|of| self.forget(of));
-            if let Err(error) = give_back(&*consumer, &leaving.partitions) {
-                tracing::error!(error = %error, "partitions could not be given back");
-            }
-        }
-    }
-
-    fn claim_due(&mut self) {
-        if !self.caught_up {
-            return;
-        }
-        let now = Instant::now();
-        let due: Vec<TopicPartition> =
-            self.claiming.iter_mut().filter_map(|(of, at)| at.take_if(|at| *at <= now).map(|_| of.clone())).collect();
-        if due.is_empty() {
-            return;
-        }
-        let (consumer, reader, start) = (Arc::clone(&self.consumer), self.reader.clone(), self.config.start);
-        self.claims.spawn_blocking(move || {
-            let claims = claim::claim(&consumer, &reader, &due, start);
-            (due, claims)
-        });
-    }
-
-    fn claimed(
-        &mut self,
-        claimed: Result<(Vec<TopicPartition>, KafkaResult<Vec<(TopicPartition, Claim)>>), JoinError>,
-    ) {
-        let (wanted, claims) = claimed.expect("a claim neither panics nor is aborted");
-        match claims {
-            Ok(claims) => claims.into_iter().for_each(|(of, claim)| self.begin_tenure(of, claim)),
-            Err(error) => {
-                tracing::warn!(error = %error, "where partitions continue cannot be told; they are looked at again");
-                wanted.iter().for_each(|of| self.claim_later(of));
-            }
-        }
-    }
-
-    fn claim_later(&mut self, of: &TopicPartition) {
-        if let Some(at) = self.claiming.get_mut(of) {
-            *at = Some(Instant::now() + CLAIM_RETRY);
-        }
-    }
-
-    /// Fetches a claimed partition, unless it was asked back meanwhile, or given anew: then it is claimed anew.
-    fn begin_tenure(&mut self, of: TopicPartition, claim: Claim) {
-        if self.claiming.get(&of) != Some(&None) {
-            return;
-        }
-        let (start, offsets, state) = match claim {
-            Claim::At { start, offsets, state } => (start, offsets, state),
-            Claim::OutOfRange { committed, low, high } => {
-                tracing::error!(topic = %of.0, partition = of.1, committed, low, high,
-                    "the group's offset is not in the log: the partition is not consumed until an operator resets it");
-                return self.claim_later(&of);
-            }
-        };
-        let mut list = TopicPartitionList::new();
-        let assigned = list
-            .add_partition_offset(&of.0, of.1, Offset::Offset(start))
-            .and_then(|()| self.consumer.incremental_assign(&list))
-            // A pause of an earlier tenure may outlast it.
-            .and_then(|()| self.consumer.resume(&list));
-        if let Err(error) = assigned {
-            tracing::warn!(topic = %of.0, partition = of.1, error = %error, "a partition could not be taken; again later");
-            return self.claim_later(&of);
-        }
-        self.claiming.remove(&of);
-        self.tenures += 1;
-        let kept = state.clone();
-        let held = Held {
-            committed: offsets.commit(),
-            partition: Partition::new(offsets, state, self.config.order),
-            brake: Brake::new(self.config.brake),
-            kept,
-            tenure: self.tenures,
-            start,
-            fetch_paused: false,
-            leaving: false,
-        };
-        self.held.insert(of.clone(), held);
-        self.follow_kept(&of);
-        self.look(&of);
-    }
-
     fn command(&mut self, at: i64, command: Command) {
         self.commands_next = at + 1;
         let of = (Arc::<str>::from(command.topic.as_str()), command.partition);
@@ -365,7 +232,7 @@ impl<H: RecordHandler> Loop<H> {
     }
 
     /// Follows the commands that came while this partition had no owner.
-    fn follow_kept(&mut self, of: &TopicPartition) {
+    pub(super) fn follow_kept(&mut self, of: &TopicPartition) {
         let is_ours = |(_, command): &&(i64, Command)| command.topic == *of.0 && command.partition == of.1;
         let ours: Vec<_> = self.kept_commands.iter().filter(is_ours).cloned().collect();
         ours.iter().for_each(|(at, command)| self.follow(of, *at, command, false));
@@ -397,20 +264,6 @@ impl<H: RecordHandler> Loop<H> {
             }
         };
         held.partition.accept(Arc::new(record), due);
-    }
-
-    /// The client has found a partition's next offset outside the log, and does not say which: those with nothing in hand are
-    /// claimed anew, which tells.
-    fn claim_idle_anew(&mut self) {
-        self.commit(CommitMode::Async);
-        let idle = |held: &Held| held.partition.is_idle() && !held.leaving;
-        let idle: Vec<_> = self.held.iter().filter(|(_, held)| idle(held)).map(|(of, _)| of.clone()).collect();
-        tracing::error!(partitions = ?idle, "an offset lies outside the log; these are looked at again");
-        idle.iter().for_each(|of| self.forget(of));
-        if let Err(error) = give_back(&*self.consumer, &idle) {
-            tracing::error!(error = %error, "partitions could not be let go");
-        }
-        self.claiming.extend(idle.into_iter().map(|of| (of, Some(Instant::now() + CLAIM_RETRY))));
     }
 
     fn begin_due(&mut self) {
@@ -492,46 +345,6 @@ impl<H: RecordHandler> Loop<H> {
         let leaving = self.leaving.iter().map(|leaving| leaving.deadline);
         let soonest = retries.chain(claims).chain(leaving).min();
         soonest.unwrap_or_else(|| Instant::now() + COMMIT_INTERVAL)
-    }
-
-    fn commit(&mut self, mode: CommitMode) {
-        if self.consumer.client().context().take_commit_failure() {
-            self.held.values_mut().for_each(|held| held.committed = (-1, String::new()));
-        }
-        self.pass_markers();
-        let mut list = TopicPartitionList::new();
-        for (of, held) in &mut self.held {
-            let commit = held.partition.offsets.commit();
-            if commit == held.committed {
-                continue;
-            }
-            let mut element = list.add_partition(&of.0, of.1);
-            if element.set_offset(Offset::Offset(commit.0)).is_ok() {
-                element.set_metadata(&commit.1);
-                held.committed = commit;
-            }
-        }
-        if list.count() > 0
-            && let Err(error) = self.consumer.commit(&list, mode)
-        {
-            self.held.values_mut().for_each(|held| held.committed = (-1, String::new()));
-            tracing::warn!(error = %error, "offsets were not committed; they are with the next commit");
-        }
-    }
-
-    /// Moves partitions with nothing in hand behind transaction markers and aborted records, so that a drained topic has no lag.
-    fn pass_markers(&mut self) {
-        let Ok(positions) = self.consumer.position() else { return };
-        for element in positions.elements() {
-            let of = (Arc::<str>::from(element.topic()), element.partition());
-            let Some(held) = self.held.get_mut(&of) else { continue };
-            if let Offset::Offset(position) = element.offset()
-                && held.partition.is_idle()
-                && held.partition.offsets.has_begun(held.start)
-            {
-                held.partition.pass(position);
-            }
-        }
     }
 
     /// Finishes what is running, as long as that may take, commits and leaves the group.
