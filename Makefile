@@ -5,10 +5,10 @@ CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture bench doctor fmt lint install build
+.PHONY: help demo test torture mutations exactly-once bench doctor fmt lint install build
 
 help: ## lists the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: build ## starts the whole system with data in it and prints addresses; Ctrl-C ends it
 	@$(DEVSTACK) demo
@@ -17,19 +17,32 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked
-	$(CARGO) build --release --workspace --locked
+	# With all targets, or the tests' own features would have half of the workspace compiled a second time.
+	$(CARGO) build --release --workspace --all-targets --locked
 	$(CARGO) test --release --workspace --locked
 
 torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer
 	$(dir $(DEVSTACK))torture "$(SEED)" "$(MINUTES)"
+
+mutations: build ## puts deliberate bugs into a copy of the sources, and sees each one found; about an hour
+	acceptance/mutations/run.sh $(ONLY)
+	$(if $(ONLY),,acceptance/mutations/run.sh --torture)
+
+EXAMPLES := $(dir $(DEVSTACK))examples
+
+exactly-once: build ## 100,000 records and 50 kills through transactions and through commands; some minutes
+	$(CARGO) build --release --workspace --examples --locked
+	$(EXAMPLES)/checkout --orders 100000 --kills 50
+	$(EXAMPLES)/import_progress --imports 100 --jobs 1000 --kills 50
 
 LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
 PEER := $(LOADTEST) drain --peer jdbc-sink $(if $(QUICK),--quick --events 60000 --repeat 1)
 SAME_TOPIC := --form envelope-schema --peer-form envelope-schema
 BEST_FORMS := --form flattened --peer-form flattened-schema
 
-bench: build ## the benchmarks, a quarter of an hour; JSON lines into target/bench; QUICK=1: a short, marked run
+bench: build ## the benchmarks, half an hour; JSON lines into target/bench; QUICK=1: a short, marked run
 ifdef QUICK
+	$(LOADTEST) read --quick --peer naive --sites 5000 --rate 2000 --seconds 5 --warm-up-seconds 1 --repeat 1 --yardstick-seconds 3
 	$(PEER) $(SAME_TOPIC)
 	$(LOADTEST) latency --quick --seconds 10 --warm-up-seconds 2 --sites 2000 --repeat 1
 else
@@ -39,6 +52,11 @@ else
 	$(PEER) $(BEST_FORMS) --unrelated 80
 	$(LOADTEST) drain --events 1000000 --repeat 1
 	$(LOADTEST) latency
+	$(LOADTEST) read --peer naive
+	$(LOADTEST) read --tagged 100 --unknown 0
+	$(LOADTEST) read --mix batch=100 --rate 500
+	$(LOADTEST) read --mix site=70,batch=2,sites=8,count=10,instance=10 --tagged 30 --rate 5000
+	$(LOADTEST) read --while-draining
 endif
 
 doctor: ## says what the machine lacks and the command that installs it

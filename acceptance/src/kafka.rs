@@ -69,6 +69,11 @@ impl Topic {
         Self { servers: servers.to_owned(), name: name.to_owned(), partitions: Cell::new(partitions) }
     }
 
+    /// How many partitions it has, or will have.
+    pub(crate) fn partitions(&self) -> i32 {
+        self.partitions.get()
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

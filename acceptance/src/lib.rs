@@ -14,6 +14,7 @@
 mod check;
 mod feed;
 mod kafka;
+mod live;
 mod model;
 mod proxy;
 mod record;
@@ -26,6 +27,7 @@ mod view;
 pub use check::{assert_equal, assert_equal_in, assert_equal_on, differences};
 pub use feed::{Chunk, Feed};
 pub use kafka::{Ends, OpenTransaction, RawRecord, Topic};
+pub use live::{Live, rising, rising_site};
 pub use model::{App, Model, Site};
 pub use proxy::Proxy;
 pub use record::{Record, partition_of};

@@ -31,7 +31,8 @@ pub struct System {
     group: String,
     kafka: String,
     primary_url: String,
-    replica_url: String,
+    /// One at least.
+    replica_urls: Vec<String>,
     started: Cell<u32>,
 }
 
@@ -85,14 +86,14 @@ impl System {
         let kafka = endpoints.kafka.clone().context("a broker")?;
         let (topic, database) = (format!("acceptance-{tag}.public.meta_site"), format!("acceptance_{tag}"));
         let primary_url = endpoints.view_primary_url.as_deref().context("a primary")?;
-        let replica_url = endpoints.view_replica_urls.first().context("a replica")?;
+        ensure!(!endpoints.view_replica_urls.is_empty(), "a replica");
         let system = Self {
             folder,
             topic: Topic::new(&kafka, &topic, partitions),
             group: format!("acceptance-{tag}"),
             kafka,
             primary_url: with_database(primary_url, &database),
-            replica_url: with_database(replica_url, &database),
+            replica_urls: endpoints.view_replica_urls.iter().map(|url| with_database(url, &database)).collect(),
             started: Cell::new(0),
             tag,
         };
@@ -204,13 +205,18 @@ impl System {
         with_login(&self.primary_url, &self.login("reader"))
     }
 
-    /// Starts a reader on the replica; returns before it is ready.
+    /// The replicas' URLs for the reader's login, in the order of the devstack's.
+    pub fn reader_urls(&self) -> Vec<String> {
+        self.replica_urls.iter().map(|url| with_login(url, &self.login("reader"))).collect()
+    }
+
+    /// Starts a reader on all replicas; returns before it is ready.
     pub fn reader(&self, env: &[(&str, &str)]) -> Result<Service> {
         let (name, admin_port, port) = (self.next_name("reader"), free_port()?, free_port()?);
         let own = [
             ("READER_LISTEN", format!("127.0.0.1:{port}")),
             ("READER_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}")),
-            ("READER_DATABASE_URLS", with_login(&self.replica_url, &self.login("reader"))),
+            ("READER_DATABASE_URLS", self.reader_urls().join(",")),
         ];
         let environment = environment(own, env);
         Service::start(&name, &bin_dir()?.join("reader"), &self.folder, &environment, admin_port, Some(port))

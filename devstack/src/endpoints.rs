@@ -56,9 +56,12 @@ pub struct Pids {
     /// The postmaster of the view's primary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub view_primary: Option<i32>,
-    /// The postmaster of the view's replica.
+    /// The postmaster of the view's first replica.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub view_replica: Option<i32>,
+    /// The postmasters of all replicas, in the order of their URLs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub view_replicas: Vec<i32>,
     /// The postmaster of the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<i32>,

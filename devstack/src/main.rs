@@ -66,6 +66,9 @@ struct PlaceArgs {
     /// Fixes a port, as in reader=8080; may be given several times. Other ports are free ones.
     #[arg(long, value_name = "NAME=PORT", value_parser = devstack::parse_port)]
     port: Vec<(PortName, u16)>,
+    /// Streaming replicas of the view's primary.
+    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=3))]
+    replicas: u8,
 }
 
 impl PlaceArgs {
@@ -77,6 +80,7 @@ impl PlaceArgs {
         };
         let mut options = Options::new(parts, state_dir)?;
         options.progress = Progress::visible();
+        options.replicas = self.replicas.into();
         options.ports = self.port.into_iter().collect();
         if let Some(cache_dir) = self.cache_dir {
             options.cache_dir = cache_dir;

@@ -14,7 +14,7 @@ use crate::progress::Progress;
 pub enum Part {
     /// One Kafka broker (KRaft).
     Kafka,
-    /// The view's Postgres: primary and one streaming replica.
+    /// The view's Postgres: primary and streaming replicas.
     Postgres,
     /// The source's Postgres with the MetaSite table.
     Source,
@@ -61,6 +61,8 @@ pub struct Options {
     pub bin_dir: PathBuf,
     /// Ports that must be these; others are free ones.
     pub ports: BTreeMap<PortName, u16>,
+    /// Streaming replicas of the view's primary.
+    pub replicas: usize,
     /// Another way to the broker, for tests that put a proxy before it.
     pub kafka_detour: Option<Detour>,
     /// How it speaks.
@@ -85,6 +87,7 @@ impl Options {
             cache_dir: default_cache_dir()?,
             bin_dir: bin_dir()?,
             ports: BTreeMap::new(),
+            replicas: 1,
             kafka_detour: None,
             progress: Progress::silent(),
         })

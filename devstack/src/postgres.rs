@@ -1,16 +1,17 @@
-//! Postgres servers: the source, and the view's primary with its streaming replica.
+//! Postgres servers: the source, and the view's primary with its streaming replicas.
 
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use tokio_postgres::{Client, NoTls};
 
 use crate::options::{PortName, tool};
 use crate::place::{Place, write_whole};
+use crate::ports::free_port;
 use crate::process::Launch;
 use crate::server::{Ready, Server};
 use crate::wait::eventually;
@@ -25,9 +26,14 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// The view's database, and the source's.
 const VIEW_DATABASE: &str = "siteview";
 const SOURCE_DATABASE: &str = "metasite";
-const SLOT: &str = "view_replica";
-/// The view's servers as they are at first; a failover changes who is what, not the names.
-const SERVERS: [&str; 2] = ["view-primary", "view-replica"];
+/// The view's servers as they are at first, with the slots that they follow their primary through; a failover changes who
+/// is what, not the names.
+const SERVERS: [(&str, &str); 4] = [
+    ("view-primary", "view_primary"),
+    ("view-replica", "view_replica"),
+    ("view-replica-2", "view_replica_2"),
+    ("view-replica-3", "view_replica_3"),
+];
 
 /// Enough for many tests at once on one cluster; the replica must allow as many as its primary.
 const VIEW_SETTINGS: [&str; 3] = ["max_connections=300", "wal_level=replica", "shared_buffers=256MB"];
@@ -40,27 +46,25 @@ const SOURCE_SETTINGS: [&str; 1] = ["wal_level=logical"];
 pub(crate) struct View {
     pub(crate) primary: Server,
     pub(crate) primary_url: String,
-    pub(crate) replica: Server,
-    pub(crate) replica_url: String,
+    /// One at least.
+    pub(crate) replicas: Vec<(Server, String)>,
 }
 
-/// Makes and starts a primary, copies it to a replica, and returns when the replica streams.
-pub(crate) async fn start_view(place: &Place) -> Result<View> {
-    let primary = Cluster::new(place, SERVERS[0], place.ports.get(PortName::ViewPrimary)?)?;
+/// Makes and starts a primary, copies it to so many replicas, and returns when all stream.
+pub(crate) async fn start_view(place: &Place, replicas: usize) -> Result<View> {
+    let primary = Cluster::new(place, SERVERS[0].0, place.ports.get(PortName::ViewPrimary)?)?;
     primary.initdb().await?;
     let primary_server = primary.start(&VIEW_SETTINGS).await?;
     primary.create_database(VIEW_DATABASE).await?;
-
-    let mut replica = Cluster::new(place, SERVERS[1], place.ports.get(PortName::ViewReplica)?)?;
-    replica.password.clone_from(&primary.password);
-    replica.copy_of(primary.port).await?;
-    let replica_server = replica.start(&[&VIEW_SETTINGS[..], &REPLICA_SETTINGS[..]].concat()).await?;
-    let replica_url = replica.url(VIEW_DATABASE);
-    let streaming = async || streams(&replica_url).await.then_some(());
-    eventually("the replica streams from the primary", START_DEADLINE, streaming)
-        .await
-        .map_err(|error| replica_server.failure(&error.to_string()))?;
-    Ok(View { primary: primary_server, primary_url: primary.url(VIEW_DATABASE), replica: replica_server, replica_url })
+    ensure!((1..SERVERS.len()).contains(&replicas), "the view has 1 to {} replicas", SERVERS.len() - 1);
+    let mut started = Vec::new();
+    for (index, (name, slot)) in SERVERS[1..].iter().take(replicas).enumerate() {
+        let port = if index == 0 { place.ports.get(PortName::ViewReplica)? } else { free_port()? };
+        let mut replica = Cluster::new(place, name, port)?;
+        replica.password.clone_from(&primary.password);
+        started.push((replica.follow(primary.port, slot).await?, replica.url(VIEW_DATABASE)));
+    }
+    Ok(View { primary: primary_server, primary_url: primary.url(VIEW_DATABASE), replicas: started })
 }
 
 /// The replica becomes the primary; returns once it takes writes. Its old primary must be gone.
@@ -73,16 +77,12 @@ pub(crate) async fn promote(replica_url: &str) -> Result<()> {
 
 /// Makes a replica of the primary at `primary_url` in the place that another server of the view, now gone, had on `url`.
 pub(crate) async fn replace(place: &Place, gone: &Server, url: &str, primary_url: &str) -> Result<Server> {
-    let name = SERVERS.into_iter().find(|name| *name == gone.launch.name).context("a server of the view")?;
+    let (name, slot) =
+        SERVERS.into_iter().find(|(name, _)| *name == gone.launch.name).context("a server of the view")?;
     let ((password, primary_port), (_, port)) = (parts_of(primary_url)?, parts_of(url)?);
     let mut replica = Cluster::new(place, name, port)?;
     replica.password = password;
-    replica.copy_of(primary_port).await?;
-    let server = replica.start(&[&VIEW_SETTINGS[..], &REPLICA_SETTINGS[..]].concat()).await?;
-    eventually("the replica streams from the primary", START_DEADLINE, async || streams(url).await.then_some(()))
-        .await
-        .map_err(|error| server.failure(&error.to_string()))?;
-    Ok(server)
+    replica.follow(primary_port, slot).await
 }
 
 /// Password and port of a URL that [`Cluster::url`] made.
@@ -185,16 +185,22 @@ impl<'a> Cluster<'a> {
         made
     }
 
-    /// A copy of a running primary that follows it through a replication slot.
-    async fn copy_of(&self, primary_port: u16) -> Result<()> {
+    /// Copies a running primary and follows it through a replication slot; returns when it streams.
+    async fn follow(&self, primary_port: u16, slot: &str) -> Result<Server> {
         self.launch("pg_basebackup")
             .args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast", "--no-sync", "-X", "stream"])
             .args([format!("--port={primary_port}")])
-            .args(["-R", "-C", "-S", SLOT, "-D"])
+            .args(["-R", "-C", "-S", slot, "-D"])
             .args([&self.data])
             .env("PGPASSWORD", &self.password)
             .run("copying the primary", MAKE_DEADLINE)
+            .await?;
+        let server = self.start(&[&VIEW_SETTINGS[..], &REPLICA_SETTINGS[..]].concat()).await?;
+        let url = self.url(VIEW_DATABASE);
+        eventually("the replica streams from the primary", START_DEADLINE, async || streams(&url).await.then_some(()))
             .await
+            .map_err(|error| server.failure(&error.to_string()))?;
+        Ok(server)
     }
 
     async fn start(&self, settings: &[&str]) -> Result<Server> {

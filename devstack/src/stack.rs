@@ -28,7 +28,8 @@ pub struct Devstack {
 struct Servers {
     kafka: Option<Server>,
     view_primary: Option<Server>,
-    view_replica: Option<Server>,
+    /// In the order of their URLs.
+    view_replicas: Vec<Server>,
     source: Option<Server>,
     connect: Option<Server>,
     writer: Option<Server>,
@@ -70,22 +71,27 @@ impl Devstack {
         self.servers.view_primary.as_ref()
     }
 
-    /// The view's replica.
+    /// The view's first replica.
     pub fn view_replica(&self) -> Option<&Server> {
-        self.servers.view_replica.as_ref()
+        self.servers.view_replicas.first()
     }
 
-    /// Ends the view's primary as a crash would and promotes its replica; from then on that one is the primary and there is
-    /// no replica. What the replica had not received is lost.
+    /// The view's replicas, in the order of their URLs.
+    pub fn view_replicas(&self) -> &[Server] {
+        &self.servers.view_replicas
+    }
+
+    /// Ends the view's primary as a crash would and promotes its first replica; from then on that one is the primary and no
+    /// replica any more. What it had not received is lost. Further replicas stay as they are: they follow nobody.
     pub async fn fail_over(&mut self) -> Result<()> {
-        let (Some(primary), Some(replica)) = (self.servers.view_primary.take(), self.servers.view_replica.take())
-        else {
+        if self.servers.view_primary.is_none() || self.servers.view_replicas.is_empty() {
             bail!("a failover takes a primary and a replica");
-        };
+        }
+        let promoted = (self.servers.view_replicas.remove(0), self.endpoints.view_replica_urls.remove(0));
+        let primary = self.servers.view_primary.replace(promoted.0).context("a primary")?;
         primary.kill();
-        let urls = (self.endpoints.view_primary_url.take(), self.endpoints.view_replica_urls.pop());
-        (self.endpoints.view_primary_url, self.servers.view_primary) = (urls.1, Some(replica));
-        self.gone_primary = Some((primary, urls.0.context("a primary has a URL")?));
+        let primary_url = self.endpoints.view_primary_url.replace(promoted.1).context("a primary has a URL")?;
+        self.gone_primary = Some((primary, primary_url));
         self.tell()?;
         postgres::promote(self.endpoints.view_primary_url.as_deref().unwrap_or_default()).await
     }
@@ -94,8 +100,8 @@ impl Devstack {
     pub async fn attach_replica(&mut self) -> Result<()> {
         let (gone, url) = self.gone_primary.take().context("a replica is attached after a failover")?;
         let primary_url = self.endpoints.view_primary_url.as_deref().context("a primary has a URL")?;
-        self.servers.view_replica = Some(postgres::replace(&self.place, &gone, &url, primary_url).await?);
-        self.endpoints.view_replica_urls = vec![url];
+        self.servers.view_replicas.push(postgres::replace(&self.place, &gone, &url, primary_url).await?);
+        self.endpoints.view_replica_urls.push(url);
         self.tell()
     }
 
@@ -137,16 +143,15 @@ impl Devstack {
         let place = &self.place;
         let (kafka, view, source) = tokio::try_join!(
             wanted(parts, Part::Kafka, options, || kafka::start(place)),
-            wanted(parts, Part::Postgres, options, || postgres::start_view(place)),
+            wanted(parts, Part::Postgres, options, || postgres::start_view(place, options.replicas)),
             wanted(parts, Part::Source, options, || postgres::start_source(place)),
         )?;
         (self.servers.kafka, self.endpoints.kafka) = kafka.unzip();
         (self.servers.source, self.endpoints.source_database_url) = source.unzip();
-        if let Some(View { primary, primary_url, replica, replica_url }) = view {
+        if let Some(View { primary, primary_url, replicas }) = view {
             self.servers.view_primary = Some(primary);
-            self.servers.view_replica = Some(replica);
             self.endpoints.view_primary_url = Some(primary_url);
-            self.endpoints.view_replica_urls = vec![replica_url];
+            (self.servers.view_replicas, self.endpoints.view_replica_urls) = replicas.into_iter().unzip();
         }
         Ok(())
     }
@@ -189,11 +194,13 @@ impl Servers {
         self.stop_order().into_iter().flatten().flatten()
     }
 
-    /// Groups that can stop together: first who reads and writes the stores, the replica before its primary.
+    /// Groups that can stop together: first who reads and writes the stores, the replicas before their primary.
     fn stop_order(&self) -> [Vec<Option<&Server>>; 3] {
+        let mut stores = vec![self.kafka.as_ref(), self.source.as_ref()];
+        stores.extend(self.view_replicas.iter().map(Some));
         [
             vec![self.reader.as_ref(), self.writer.as_ref(), self.connect.as_ref()],
-            vec![self.kafka.as_ref(), self.source.as_ref(), self.view_replica.as_ref()],
+            stores,
             vec![self.view_primary.as_ref()],
         ]
     }
@@ -216,7 +223,8 @@ impl Servers {
             kafka: pid(&self.kafka),
             connect: pid(&self.connect),
             view_primary: pid(&self.view_primary),
-            view_replica: pid(&self.view_replica),
+            view_replica: self.view_replicas.first().and_then(Server::pid),
+            view_replicas: self.view_replicas.iter().filter_map(Server::pid).collect(),
             source: pid(&self.source),
         }
     }

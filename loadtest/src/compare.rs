@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Differences that a refusal quotes.
 const QUOTED_MAX: usize = 5;
+/// How far the achieved rate of an open loop may be from the one asked for; beyond it the run is void.
+const RATE_TOLERANCE: f64 = 0.005;
 
 /// Differences, of which the first few are kept.
 #[derive(Debug, Default)]
@@ -41,6 +43,13 @@ pub fn refuse_void(who: &str, differences: &[String]) -> Result<()> {
     bail!("the run of {who} is void, its end state is not the table's:\n  {}", differences.join("\n  "))
 }
 
+/// Passes only when the schedule was kept: what a slower stream met is no result of the one asked for.
+pub fn refuse_rate(asked: f64, achieved: f64) -> Result<()> {
+    let off = (achieved - asked).abs() / asked;
+    ensure!(off <= RATE_TOLERANCE, "the run is void: {achieved:.1} a second were sent, {asked} were asked for");
+    Ok(())
+}
+
 /// A set of rows by count and an order-free sum of hashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Digest {
@@ -73,6 +82,15 @@ mod tests {
         (0..9).for_each(|n| found.note(format!("site {n} is missing")));
         let refusal = refuse_void("writer", &found.into_lines()).unwrap_err().to_string();
         assert!(refusal.contains("void") && refusal.contains("site 0") && refusal.contains("and 4 more"), "{refusal}");
+    }
+
+    #[test]
+    fn a_rate_that_was_missed_makes_the_run_void() {
+        assert!(refuse_rate(500.0, 498.0).is_ok() && refuse_rate(500.0, 502.0).is_ok());
+        for achieved in [497.0, 503.0, 0.0] {
+            let refusal = refuse_rate(500.0, achieved).unwrap_err().to_string();
+            assert!(refusal.contains("void"), "{refusal}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::dataset::{Form, Keys, Recipe};
+use crate::read::Mix;
 
 /// Benchmarks of Siteview on the real parts; figures go to standard output and as JSON lines into target/bench.
 #[derive(Debug, Parser)]
@@ -24,6 +25,8 @@ pub enum Verb {
     Drain(DrainOptions),
     /// A live stream: produces on a fixed schedule and measures until the view has each change, on primary and replica
     Latency(LatencyOptions),
+    /// Requests to the reader on a fixed schedule, answers compared with the model, beside what a bare select costs
+    Read(Box<ReadOptions>),
 }
 
 /// The dataset.
@@ -67,6 +70,11 @@ pub struct PlaceOptions {
     /// Marks the results as those of a short run, which shows that all works and little more
     #[arg(long)]
     pub quick: bool,
+}
+
+/// Which writer is measured.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct WriterOptions {
     /// Another build of the writer, to compare with [default: the one beside this program]
     #[arg(long, value_name = "BINARY")]
     pub writer: Option<PathBuf>,
@@ -104,6 +112,9 @@ pub struct DrainOptions {
     /// Where it runs, and where results go
     #[command(flatten)]
     pub place: PlaceOptions,
+    /// Which writer is measured
+    #[command(flatten)]
+    pub writer: WriterOptions,
 }
 
 /// `loadtest latency`.
@@ -130,6 +141,92 @@ pub struct LatencyOptions {
     /// Where it runs, and where results go
     #[command(flatten)]
     pub place: PlaceOptions,
+    /// Which writer is measured
+    #[command(flatten)]
+    pub writer: WriterOptions,
+}
+
+/// What the reader is measured against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadPeer {
+    /// A reader of the same table as one writes it with axum and a pool of sqlx
+    Naive,
+}
+
+/// `loadtest read`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct ReadOptions {
+    /// Requests a second, sent on a fixed schedule; 16,667 are a million a minute
+    #[arg(long, default_value_t = 16_667, value_parser = clap::value_parser!(u64).range(1..=500_000), value_name = "PER_SECOND")]
+    pub rate: u64,
+    /// Length of a measured stream
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub seconds: u64,
+    /// Length of the same stream before it, which is not counted
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub warm_up_seconds: u64,
+    /// Measured streams of each; the median and the spread are told
+    #[arg(long, default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=50), value_name = "TIMES")]
+    pub repeat: usize,
+    /// Keep-alive connections, each with one request at a time; below the reader's READER_REQUESTS_MAX
+    #[arg(long, default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000), value_name = "COUNT")]
+    pub connections: usize,
+    /// Paths and their shares in percent: site (one site's apps), batch (batch-get), sites (an app's sites, first page),
+    /// count (their number), instance
+    #[arg(long, default_value = "site=100", value_name = "PATH=PERCENT,…")]
+    pub mix: Mix,
+    /// Sites of a batch-get
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "COUNT")]
+    pub batch: u16,
+    /// Percent of the keys that name what is not there
+    #[arg(long, default_value_t = 10, value_parser = percent(0), value_name = "PERCENT")]
+    pub unknown: u8,
+    /// Percent of the look-ups of a site that send its tag in If-None-Match
+    #[arg(long, default_value_t = 0, value_parser = percent(0), value_name = "PERCENT")]
+    pub tagged: u8,
+    /// How requests are spread over the sites
+    #[arg(long, value_enum, default_value_t = Keys::Zipf)]
+    pub keys: Keys,
+    /// One answer of so many is compared byte for byte; of all others status and length are
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..), value_name = "COUNT")]
+    pub sample_every: u64,
+    /// Sites in the view
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(100..=5_000_000), value_name = "COUNT")]
+    pub sites: u64,
+    /// Mean number of apps of a site; five make a document of 1.2 KB
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=50), value_name = "COUNT")]
+    pub site_apps: u16,
+    /// Partitions of the topic
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..=64), value_name = "COUNT")]
+    pub partitions: i32,
+    /// Decides all that is random
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Runs a peer too, in turns with the reader; it only knows look-ups of a site, without tags
+    #[arg(long, value_enum)]
+    pub peer: Option<ReadPeer>,
+    /// Length of each turn of the yardstick, `pgbench -S -M prepared -c 8`; 0 leaves it out
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub yardstick_seconds: u64,
+    /// Instead of turns with others: the same stream on an idle view, then while the writer drains a backlog flat out
+    #[arg(long, conflicts_with = "peer")]
+    pub while_draining: bool,
+    /// Records of that backlog; it must last longer than the stream
+    #[arg(long, default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(1_000..=20_000_000), value_name = "COUNT")]
+    pub backlog: u64,
+    /// Where it runs, and where results go
+    #[command(flatten)]
+    pub place: PlaceOptions,
+    /// Another build of the writer [default: the one beside this program]
+    #[arg(long, value_name = "BINARY")]
+    pub writer: Option<PathBuf>,
+    /// Another build of the reader, to compare with [default: the one beside this program]
+    #[arg(long, value_name = "BINARY")]
+    pub reader: Option<PathBuf>,
+    /// Further flags of the reader, behind `--`
+    #[arg(last = true, value_name = "READER FLAGS")]
+    pub reader_flags: Vec<String>,
 }
 
 impl DatasetOptions {
@@ -162,11 +259,23 @@ mod tests {
         let recipe = options.dataset.recipe(options.events);
         assert_eq!((recipe.sites, recipe.unrelated_percent, recipe.keys), (200, 80, Keys::Zipf));
         assert_eq!(
-            (options.peer, options.place.writer_flags),
+            (options.peer, options.writer.writer_flags),
             (Some(Peer::JdbcSink), vec!["--lanes".into(), "2".into()])
         );
         for bad in ["--unrelated 101", "--creates 0", "--form xml", "--repeat 0"] {
             let line = format!("loadtest drain {bad}");
+            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_readers_flags_pass_and_a_mix_is_checked() {
+        let line = "loadtest read --mix site=90,batch=10 --peer naive -- --replica-connections 8";
+        let Verb::Read(options) = Args::try_parse_from(line.split(' ')).unwrap().verb else { panic!("read") };
+        assert_eq!((options.mix.to_string(), options.rate), ("site=90,batch=10".to_owned(), 16_667));
+        assert_eq!(options.reader_flags, ["--replica-connections", "8"]);
+        for bad in ["--mix site=90", "--unknown 101", "--batch 1001", "--rate 0", "--peer naive --while-draining"] {
+            let line = format!("loadtest read {bad}");
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{bad}");
         }
     }

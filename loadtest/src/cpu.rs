@@ -19,8 +19,10 @@ const LOOKS_MAX: usize = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     parent: i32,
-    /// User and system time, its own and that of its reaped children.
-    ticks: u64,
+    /// Its own user and system time.
+    own_ticks: u64,
+    /// That of its reaped children.
+    reaped_ticks: u64,
 }
 
 /// CPU time so far of the process with this id, its descendants, and those of them that were reaped. In steps of 10 ms for
@@ -31,18 +33,34 @@ pub fn used(root: i32) -> Result<Duration> {
         let family = family(root)?;
         let pids: BTreeSet<i32> = family.keys().copied().collect();
         if pids == before {
-            let ticks: u64 = family.values().map(|stat| stat.ticks).sum();
-            return Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND));
+            return Ok(duration(family.values().map(|stat| stat.own_ticks + stat.reaped_ticks).sum()));
         }
         before = pids;
     }
     anyhow::bail!("the processes below {root} come and go too fast to be added up")
 }
 
+/// CPU time so far of this process alone, without the servers that it has started, and that of its reaped children.
+pub fn of_self() -> Result<(Duration, Duration)> {
+    let text = fs::read_to_string("/proc/self/stat")?;
+    let Stat { own_ticks, reaped_ticks, .. } = parse(&text).context("the kernel's stat has its fields")?;
+    Ok((duration(own_ticks), duration(reaped_ticks)))
+}
+
 /// The most memory that a process has had resident, in bytes (`VmHWM`).
 pub fn peak_rss_bytes(pid: i32) -> Result<u64> {
+    status_bytes(pid, "VmHWM:")
+}
+
+/// The memory that a process has resident, in bytes (`VmRSS`).
+pub fn rss_bytes(pid: i32) -> Result<u64> {
+    status_bytes(pid, "VmRSS:")
+}
+
+fn status_bytes(pid: i32, name: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("no process {pid}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the kernel tells VmHWM")?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name} of {pid}"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kib * 1024)
 }
@@ -74,9 +92,14 @@ fn stat_of(entry: &fs::DirEntry) -> Option<(i32, Stat)> {
 fn parse(stat: &str) -> Option<Stat> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = behind_name.split_whitespace().collect();
+    let sum = |fields: &[&str]| fields.iter().map(|field| field.parse::<u64>().ok()).sum::<Option<u64>>();
     // Fields 14 to 17 of the manual, which counts from 1 and has two before these.
-    let ticks = fields.get(11..15)?.iter().map(|field| field.parse::<u64>().ok()).sum::<Option<u64>>()?;
-    Some(Stat { parent: fields.get(1)?.parse().ok()?, ticks })
+    let (own_ticks, reaped_ticks) = (sum(fields.get(11..13)?)?, sum(fields.get(13..15)?)?);
+    Some(Stat { parent: fields.get(1)?.parse().ok()?, own_ticks, reaped_ticks })
+}
+
+fn duration(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ mod ids;
 mod keys;
 mod site;
 
-pub use expected::{document, installed_apps, members};
+pub use expected::{details_text, document, document_text, installed_apps, members};
 pub use form::{Encoder, Form};
-pub use ids::{app_id, site_id};
-pub use keys::Keys;
-pub use site::{App, Site};
+pub use ids::{app_id, instance_id, site_id};
+pub use keys::{Keys, zipf};
+pub use site::{APPS, App, Site};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -84,7 +84,7 @@ impl Worker {
 impl<'a> Bench<'a> {
     fn new(stack: &'a Stack, options: &DrainOptions) -> Result<Self> {
         let recipe = options.dataset.recipe(options.events);
-        let setup = WriterSetup::new(stack, &options.place)?;
+        let setup = WriterSetup::new(stack, &options.writer)?;
         let settings = json!({
             "benchmark": "drain", "label": options.place.label, "quick": options.place.quick, "recipe": recipe,
             "setup": setup.json(),

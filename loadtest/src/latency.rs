@@ -10,14 +10,14 @@ mod seen;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::seen::{Schedule, follow};
-use crate::compare::refuse_void;
+use crate::compare::{refuse_rate, refuse_void};
 use crate::config::LatencyOptions;
 use crate::contender::writer::{WriterDrain, WriterSetup};
 use crate::contender::{Drain, Progress};
@@ -25,14 +25,12 @@ use crate::cpu;
 use crate::database::{Database, sibling};
 use crate::dataset::{Encoder, Recipe, Table};
 use crate::machine::Circumstances;
-use crate::report::{Report, say, spread};
+use crate::report::{Report, percentiles, percentiles_text, say, spread};
 use crate::stack::{Stack, unused_name};
 use crate::topic::{Producer, Topic};
 
 /// Between the end of the set-up and the first event.
 const LEAD: Duration = Duration::from_millis(500);
-/// How far the achieved rate may be from the one asked for; beyond it the run is void.
-const RATE_TOLERANCE: f64 = 0.005;
 /// How long the view may take for the sites that are there before the stream.
 const CATCH_UP_MAX: Duration = Duration::from_secs(300);
 const MICROSECONDS_MAX: u64 = 600_000_000;
@@ -52,7 +50,7 @@ pub async fn run(options: LatencyOptions) -> Result<()> {
             say(&format!("produce → {}: {}", SERVERS[n], percentiles_text(histogram)));
             p99s[n].push(histogram.value_at_quantile(0.99) as f64 / 1000.0);
         }
-        let setup = json!({"setup": WriterSetup::new(&stack, &options.place)?.json()});
+        let setup = json!({"setup": WriterSetup::new(&stack, &options.writer)?.json()});
         report.write(&[&settings(&options), &setup, &json!(circumstances), &stream.json()])?;
     }
     for (server, p99) in SERVERS.iter().zip(&p99s) {
@@ -75,7 +73,7 @@ async fn stream(stack: &Stack, options: &LatencyOptions) -> Result<Stream> {
     let topic = Topic::create(stack.kafka()?, &unused_name("latency"), recipe.partitions).await?;
     let name = unused_name("latency");
     let database = Database::create(stack.primary_url()?, &name).await?;
-    let setup = WriterSetup::new(stack, &options.place)?;
+    let setup = WriterSetup::new(stack, &options.writer)?;
     let (lines, dataset_bytes) = encode(&recipe, options);
     let producer = topic.producer(&[("linger.ms", "0")])?;
     let snapshot = usize::try_from(options.sites)?;
@@ -189,12 +187,6 @@ async fn caught_up(writer: &WriterDrain, sites: u64) -> Result<()> {
     devstack::eventually("the sites before the stream are stored", CATCH_UP_MAX, stored).await
 }
 
-fn refuse_rate(asked: f64, achieved: f64) -> Result<()> {
-    let off = (achieved - asked).abs() / asked;
-    ensure!(off <= RATE_TOLERANCE, "the run is void: {achieved:.1} events/s were sent, {asked} were asked for");
-    Ok(())
-}
-
 fn settings(options: &LatencyOptions) -> Value {
     json!({
         "benchmark": "latency", "label": options.place.label, "quick": options.place.quick,
@@ -218,37 +210,5 @@ impl Stream {
             all[key] = value.clone();
         }
         all
-    }
-}
-
-const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
-
-/// Milliseconds by name of the quantile.
-fn percentiles(histogram: &Histogram<u64>) -> Value {
-    QUANTILES
-        .iter()
-        .map(|(name, quantile)| ((*name).to_owned(), json!(histogram.value_at_quantile(*quantile) as f64 / 1000.0)))
-        .collect()
-}
-
-fn percentiles_text(histogram: &Histogram<u64>) -> String {
-    let one = |(name, quantile): &(&str, f64)| {
-        format!("{name} {:.1} ms", histogram.value_at_quantile(*quantile) as f64 / 1000.0)
-    };
-    let all: Vec<String> = QUANTILES.iter().map(one).collect();
-    format!("{} of {} events", all.join(", "), histogram.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rate_that_was_missed_makes_the_run_void() {
-        assert!(refuse_rate(500.0, 498.0).is_ok() && refuse_rate(500.0, 502.0).is_ok());
-        for achieved in [497.0, 503.0, 0.0] {
-            let refusal = refuse_rate(500.0, achieved).unwrap_err().to_string();
-            assert!(refusal.contains("void"), "{refusal}");
-        }
     }
 }

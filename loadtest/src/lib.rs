@@ -1,9 +1,13 @@
-//! Benchmarks of Siteview on the real parts: what a backlog costs and how long a change takes, beside a peer in one run.
+//! Benchmarks of Siteview on the real parts: what a backlog and a read cost and how long a change takes, beside a peer in
+//! one run.
 //!
 //! ```text
 //! recipe ─play─> table (the model) ─form─> topic ──> contender: writer, or Debezium's JDBC sink ──> fresh database
 //!                  │                                     │ window: first event seen … last event seen
 //!                  └────────── compare ──────────────────┘ CPU from /proc, WAL bytes, peak RSS ──> report
+//!
+//! a view of the table ──replica──> served: reader, or the naive one <──requests when due── generator ──> latencies
+//!                          └────> yardstick: pgbench                                          └─ model: is it right?
 //! ```
 //!
 //! **Rules.** Machines are shared and noisy, so contenders take turns in one run and ratios come before times; CPU time of
@@ -23,6 +27,7 @@ pub mod dataset;
 mod drain;
 mod latency;
 mod machine;
+pub mod read;
 mod report;
 mod stack;
 mod topic;
@@ -37,5 +42,6 @@ pub async fn run(args: Args) -> Result<()> {
     match args.verb {
         Verb::Drain(options) => drain::run(options).await,
         Verb::Latency(options) => latency::run(options).await,
+        Verb::Read(options) => read::run(*options).await,
     }
 }

@@ -4,7 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use serde_json::{Map, Value};
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
 
 use crate::config::PlaceOptions;
 use crate::window::{Figures, PRIMARY};
@@ -95,6 +96,25 @@ pub fn spread(values: &[f64]) -> String {
     let median = (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0;
     let digits = if median.abs() < 10.0 { 2 } else { usize::from(median.abs() < 1000.0) };
     format!("{median:.digits$} ({:.digits$} to {:.digits$})", sorted[0], sorted[sorted.len() - 1])
+}
+
+const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+
+/// Milliseconds by name of the quantile, of a histogram of microseconds.
+pub fn percentiles(histogram: &Histogram<u64>) -> Value {
+    QUANTILES
+        .iter()
+        .map(|(name, quantile)| ((*name).to_owned(), json!(histogram.value_at_quantile(*quantile) as f64 / 1000.0)))
+        .collect()
+}
+
+/// The same on one line.
+pub fn percentiles_text(histogram: &Histogram<u64>) -> String {
+    let one = |(name, quantile): &(&str, f64)| {
+        format!("{name} {:.1} ms", histogram.value_at_quantile(*quantile) as f64 / 1000.0)
+    };
+    let all: Vec<String> = QUANTILES.iter().map(one).collect();
+    format!("{} of {}", all.join(", "), histogram.len())
 }
 
 /// Writes a line of the result.

@@ -1,12 +1,17 @@
 //! The parts that a benchmark runs on: a devstack of its own, or one that is up.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use devstack::{Devstack, Endpoints, Options, Part, Progress};
+use devstack::postgres::client;
+use devstack::{Devstack, Endpoints, Options, Part, Progress, eventually};
 
 use crate::config::PlaceOptions;
 use crate::window::{PRIMARY, Processes};
+
+/// How long the replica may take for what the primary has written.
+const REPLAY_MAX: Duration = Duration::from_secs(300);
 
 /// Kafka, and the view's primary with its replica.
 pub struct Stack {
@@ -51,6 +56,23 @@ impl Stack {
     /// URL of the view's database on the replica.
     pub fn replica_url(&self) -> Result<&str> {
         self.endpoints.view_replica_urls.first().map(String::as_str).context("the devstack has no replica")
+    }
+
+    /// The postmaster of the replica.
+    pub fn replica_pid(&self) -> Result<i32> {
+        self.endpoints.pids.view_replica.context("the devstack has no replica")
+    }
+
+    /// Waits until the replica shows all that the primary has written so far.
+    pub async fn replayed(&self) -> Result<()> {
+        let (primary, replica) = (client(self.primary_url()?).await?, client(self.replica_url()?).await?);
+        let written: String = primary.query_one("select pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
+        let replayed = async || {
+            let sql = "select pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
+            let shown = replica.query_one(sql, &[&written]).await.map(|row| row.get::<_, bool>(0));
+            shown.map(|is_shown| is_shown.then_some(())).transpose()
+        };
+        Ok(eventually("the replica shows what the primary has", REPLAY_MAX, replayed).await??)
     }
 
     /// The processes that work beside any contender.

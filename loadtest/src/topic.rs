@@ -13,14 +13,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
-use crate::dataset::{Encoder, Form, Recipe, Table};
+use crate::dataset::{Change, Encoder, Form, Recipe, Table};
 
 /// How long the broker may take for one answer; it shares its cores with everybody.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Pause of a producer whose queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 /// Records after which the progress is told.
-const TOLD_EVERY: u64 = 5_000;
+pub const TOLD_EVERY: u64 = 5_000;
 
 /// A topic of this run.
 #[derive(Debug, Clone)]
@@ -80,14 +80,30 @@ impl Topic {
 
     /// Writes all events of a recipe, telling how many are on their way, and returns when the broker has them.
     pub fn fill(self, recipe: &Recipe, form: Form, mut told: impl FnMut(u64)) -> Result<Filled> {
-        let producer = self.producer(&[("linger.ms", "20"), ("batch.size", "1000000")])?;
-        let (mut encoder, mut bytes) = (Encoder::new(form), 0);
-        let table = recipe.play(|change| {
-            encoder.write(change);
-            bytes += (encoder.key.len() + encoder.value.len()) as u64;
+        self.fill_from(0, recipe, form, |change| {
             if change.number % TOLD_EVERY == 0 {
                 told(change.number);
             }
+        })
+    }
+
+    /// The same without the first events, which an earlier fill has written, telling each; bytes are of those written now.
+    pub fn fill_from(
+        self,
+        first: u64,
+        recipe: &Recipe,
+        form: Form,
+        mut told: impl FnMut(&Change<'_>),
+    ) -> Result<Filled> {
+        let producer = self.producer(&[("linger.ms", "20"), ("batch.size", "1000000")])?;
+        let (mut encoder, mut bytes) = (Encoder::new(form), 0);
+        let table = recipe.play(|change| {
+            if change.number < first {
+                return Ok(());
+            }
+            encoder.write(change);
+            bytes += (encoder.key.len() + encoder.value.len()) as u64;
+            told(change);
             producer.send(change.partition, &encoder.key, &encoder.value)
         })?;
         producer.flush()?;

@@ -2,19 +2,21 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use shared::problem;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::coding::Coding;
 use crate::error::{Error, RETRY_AFTER_SECONDS};
+use crate::feed::Frames;
 use crate::position::Claim;
 
-/// The body of every answer: whole, in memory.
-pub(crate) type Body = Full<Bytes>;
+/// The body of an answer: whole, in memory, or a feed.
+pub(crate) type Body = Either<Full<Bytes>, Frames>;
 
 const PROJECTION_POSITION: HeaderName = HeaderName::from_static("projection-position");
 const PROJECTION_AS_OF: HeaderName = HeaderName::from_static("projection-as-of");
+const PROJECTION_STALENESS: HeaderName = HeaderName::from_static("projection-staleness");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A result, before the conditions and codings of its request are applied.
@@ -27,6 +29,8 @@ pub(crate) struct Answer {
     /// Strong tag with its quotes; `None` for answers to POST.
     pub(crate) etag: Option<HeaderValue>,
     pub(crate) link: Option<HeaderValue>,
+    /// Sent instead of `body`, as long as it lasts.
+    pub(crate) feed: Option<Frames>,
 }
 
 impl Answer {
@@ -34,22 +38,33 @@ impl Answer {
     pub(crate) fn json(body: impl Into<Bytes>, claim: Claim) -> Self {
         let body = body.into();
         let etag = quoted(format!("{:032x}", xxh3_128(&body)).as_bytes());
-        Self { body, content_type: JSON, claim: Some(claim), etag, link: None }
+        Self { body, content_type: JSON, claim: Some(claim), etag, link: None, feed: None }
     }
 
     /// A stored document with its stored tag (without quotes).
     pub(crate) fn document(body: Bytes, tag: &[u8], claim: Claim) -> Self {
-        Self { body, content_type: JSON, claim: Some(claim), etag: quoted(tag), link: None }
+        Self { body, content_type: JSON, claim: Some(claim), etag: quoted(tag), link: None, feed: None }
     }
 
-    /// JSON without a tag, for POST.
-    pub(crate) fn untagged(body: impl Into<Bytes>, claim: Claim) -> Self {
-        Self { body: body.into(), content_type: JSON, claim: Some(claim), etag: None, link: None }
+    /// JSON without a tag: for POST, and for what no second request gives again.
+    pub(crate) fn untagged(body: impl Into<Bytes>, claim: impl Into<Option<Claim>>) -> Self {
+        Self { body: body.into(), content_type: JSON, claim: claim.into(), etag: None, link: None, feed: None }
+    }
+
+    /// A text or a file that is a part of the service.
+    pub(crate) fn page(body: impl Into<Bytes>, content_type: HeaderValue) -> Self {
+        Self { body: body.into(), content_type, claim: None, etag: None, link: None, feed: None }
+    }
+
+    /// A feed of server-sent events.
+    pub(crate) fn feed(frames: Frames, claim: Option<Claim>) -> Self {
+        let content_type = HeaderValue::from_static("text/event-stream");
+        Self { body: Bytes::new(), content_type, claim, etag: None, link: None, feed: Some(frames) }
     }
 
     /// The answer to a request with these headers: 304 without a body when the client has it already, else 200.
     pub(crate) async fn into_response(self, request: &HeaderMap) -> Response<Body> {
-        let mut response = Response::new(Body::default());
+        let mut response = Response::new(whole(Bytes::new()));
         let headers = response.headers_mut();
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         if let Some(claim) = self.claim {
@@ -64,6 +79,10 @@ impl Answer {
         if let Some(link) = self.link {
             headers.insert(header::LINK, link);
         }
+        if let Some(frames) = self.feed {
+            *response.body_mut() = Either::Right(frames);
+            return response;
+        }
         let coded = match Coding::wanted(request, self.body.len()) {
             Some(coding) => coding.apply(&self.body).await.map(|body| (coding, body)),
             None => None,
@@ -76,9 +95,9 @@ impl Answer {
         match coded {
             Some((coding, body)) => {
                 headers.insert(header::CONTENT_ENCODING, coding.name());
-                *response.body_mut() = Body::new(body);
+                *response.body_mut() = whole(body);
             }
-            None => *response.body_mut() = Body::new(self.body),
+            None => *response.body_mut() = whole(self.body),
         }
         response
     }
@@ -88,7 +107,7 @@ impl Error {
     /// The error as a problem; an error that was read from the view claims its position as a result does.
     pub(crate) fn into_response(self, request_id: &HeaderValue) -> Response<Body> {
         let problem = self.problem(request_id.to_str().unwrap_or_default());
-        let mut response = Response::new(Body::from(problem.to_json()));
+        let mut response = Response::new(whole(problem.to_json().into()));
         *response.status_mut() = problem.kind.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, problem::CONTENT_TYPE);
@@ -104,9 +123,16 @@ impl Error {
     }
 }
 
+fn whole(bytes: Bytes) -> Body {
+    Either::Left(Full::new(bytes))
+}
+
 fn insert_claim(headers: &mut HeaderMap, claim: Claim) {
     headers.insert(PROJECTION_POSITION, claim.position);
     headers.insert(PROJECTION_AS_OF, claim.as_of);
+    if let Some(staleness) = claim.staleness {
+        headers.insert(PROJECTION_STALENESS, staleness);
+    }
 }
 
 /// A tag in quotes; `None` if it holds what a header can't, so that an odd tag costs the tag and not the answer.

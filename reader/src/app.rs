@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
+use crate::changes::Changes;
 use crate::config::Config;
 use crate::observe::Observe;
 use crate::replicas::Replicas;
@@ -14,16 +16,35 @@ use crate::replicas::Replicas;
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) replicas: Arc<Replicas>,
+    pub(crate) changes: Arc<Changes>,
     pub(crate) observe: Observe,
     /// One permit per request in hand.
     pub(crate) in_hand: Semaphore,
+    /// One permit per request that may wait for a position or a version.
+    pub(crate) waiting: Semaphore,
+    /// One permit per byte of bodies that may still be received.
+    pub(crate) bodies_room: Semaphore,
+    /// One permit per open feed.
+    pub(crate) feeds: Arc<Semaphore>,
+    /// Cancelled when feeds shall end.
+    pub(crate) feeds_end: CancellationToken,
     draining: AtomicBool,
 }
 
 impl App {
-    pub(crate) fn new(config: Config, replicas: Arc<Replicas>) -> Self {
-        let in_hand = Semaphore::new(config.requests_max);
-        Self { config, replicas, observe: Observe::new(), in_hand, draining: AtomicBool::new(false) }
+    pub(crate) fn new(config: Config, replicas: Arc<Replicas>, changes: Arc<Changes>) -> Self {
+        Self {
+            in_hand: Semaphore::new(config.requests_max),
+            waiting: Semaphore::new(config.waits_max),
+            bodies_room: Semaphore::new(config.bodies_bytes_max),
+            feeds: Arc::new(Semaphore::new(config.feeds_max)),
+            feeds_end: CancellationToken::new(),
+            observe: Observe::new(),
+            draining: AtomicBool::new(false),
+            config,
+            replicas,
+            changes,
+        }
     }
 
     /// From now on every answer closes its connection.

@@ -55,6 +55,27 @@ pub struct Args {
     #[arg(long, env = "READER_REPLICA_SILENCE_MAX", default_value = "2s", value_parser = duration_between(100 * MILLI, 60 * SECOND))]
     replica_silence_max: Duration,
 
+    /// A replica that owes an answer for so long while another gives samples is left for that one, duration; above a busy
+    /// machine's hiccups
+    #[arg(long, env = "READER_REPLICA_PATIENCE", default_value = "300ms", value_parser = duration_between(10 * MILLI, 60 * SECOND))]
+    replica_patience: Duration,
+
+    /// A replica that is behind by more is left out while another is not, duration; where all are, the least stale answers
+    /// and says so. Counts what other replicas have and it lacks, what it has received and not replayed, and a position that
+    /// stands for longer than the 2s that are usual
+    #[arg(long, env = "READER_REPLICA_LAG_MAX", default_value = "2s", value_parser = duration_between(10 * MILLI, 3600 * SECOND))]
+    replica_lag_max: Duration,
+
+    /// A replica that is behind by more answers nothing (503 no-replica), duration; none by default: old answers, which say how
+    /// old they are, beat none. While no writer runs every replica seems behind, and this ends all answers
+    #[arg(long, env = "READER_STALENESS_MAX", value_parser = duration_between(SECOND, 30 * 24 * 3600 * SECOND))]
+    staleness_max: Option<Duration>,
+
+    /// Time in which a replica that erred, was away or behind gets from no share of the requests to its whole one, duration;
+    /// 0s at once
+    #[arg(long, env = "READER_REPLICA_COMEBACK", default_value = "10s", value_parser = duration_between(Duration::ZERO, 3600 * SECOND))]
+    replica_comeback: Duration,
+
     /// Time for one request, from its head to its answer, duration; beyond it 504. Well under what clients wait
     #[arg(long, env = "READER_REQUEST_TIME_MAX", default_value = "5s", value_parser = duration_between(10 * MILLI, 60 * SECOND))]
     request_time_max: Duration,
@@ -63,9 +84,26 @@ pub struct Args {
     #[arg(long, env = "READER_REQUESTS_MAX", default_value = "1024", value_parser = count(1, 1_000_000))]
     requests_max: usize,
 
-    /// Connections open at once, beyond it new ones wait in the system's queue; each costs some 10 KiB
+    /// Requests at once that may wait (Prefer: wait), beyond it 503; counted apart, so that they keep no others out
+    #[arg(long, env = "READER_WAITS_MAX", default_value = "1024", value_parser = count(1, 1_000_000))]
+    waits_max: usize,
+
+    /// Connections open at once; for one more the one is closed that has waited longest without a request in hand. Each costs
+    /// some 10 KiB
     #[arg(long, env = "READER_CONNECTIONS_MAX", default_value = "10000", value_parser = count(1, 1_000_000))]
     connections_max: usize,
+
+    /// Feeds open at once, streams and long polls, beyond it 503; below the connections, so that look-ups find some free
+    #[arg(long, env = "READER_FEEDS_MAX", default_value = "5000", value_parser = count(1, 1_000_000))]
+    feeds_max: usize,
+
+    /// A quiet feed sends its token so often, duration; below what proxies let stand idle
+    #[arg(long, env = "READER_FEED_HEARTBEAT", default_value = "15s", value_parser = duration_between(100 * MILLI, 3600 * SECOND))]
+    feed_heartbeat: Duration,
+
+    /// A feed whose client takes nothing for so long is closed, duration; bounds what is held for it
+    #[arg(long, env = "READER_FEED_STALL_MAX", default_value = "10s", value_parser = duration_between(100 * MILLI, 3600 * SECOND))]
+    feed_stall_max: Duration,
 
     /// A connection that sends no complete request head for so long is closed, duration; longer than clients keep idle ones
     #[arg(long, env = "READER_IDLE_MAX", default_value = "75s", value_parser = duration_between(100 * MILLI, 3600 * SECOND))]
@@ -78,6 +116,18 @@ pub struct Args {
     /// Bytes of a request's body, beyond it 413; 1000 ids of the greatest length, escaped, fit
     #[arg(long, env = "READER_BODY_BYTES_MAX", default_value = "1MiB", value_parser = bytes_between(KIB, 64 * MIB))]
     body_bytes_max: u64,
+
+    /// Time for a request's body to arrive, from its head on, duration; beyond it 400
+    #[arg(long, env = "READER_BODY_TIME_MAX", default_value = "5s", value_parser = duration_between(10 * MILLI, 60 * SECOND))]
+    body_time_max: Duration,
+
+    /// Bytes of all bodies that are being received or in hand, beyond it 503; at least READER_BODY_BYTES_MAX
+    #[arg(long, env = "READER_BODIES_BYTES_MAX", default_value = "32MiB", value_parser = bytes_between(KIB, 1024 * MIB))]
+    bodies_bytes_max: u64,
+
+    /// A client that takes nothing of its answer for so long is cut off, duration; its answer is held in memory meanwhile
+    #[arg(long, env = "READER_UNREAD_MAX", default_value = "10s", value_parser = duration_between(100 * MILLI, 3600 * SECOND))]
+    unread_max: Duration,
 
     /// After SIGTERM: not ready at once, still accepting for so long, duration; what a balancer needs to notice
     #[arg(long, env = "READER_PRE_DRAIN", default_value = "2s", value_parser = duration_between(Duration::ZERO, 300 * SECOND))]
@@ -106,12 +156,23 @@ pub struct Config {
     pub replica_connections: usize,
     pub position_interval: Duration,
     pub replica_silence_max: Duration,
+    pub replica_patience: Duration,
+    pub replica_lag_max: Duration,
+    pub staleness_max: Option<Duration>,
+    pub replica_comeback: Duration,
     pub request_time_max: Duration,
     pub requests_max: usize,
+    pub waits_max: usize,
     pub connections_max: usize,
+    pub feeds_max: usize,
+    pub feed_heartbeat: Duration,
+    pub feed_stall_max: Duration,
     pub idle_max: Duration,
     pub header_bytes_max: usize,
     pub body_bytes_max: usize,
+    pub body_time_max: Duration,
+    pub bodies_bytes_max: usize,
+    pub unread_max: Duration,
     pub pre_drain: Duration,
     pub drain_max: Duration,
     pub common: Common,
@@ -133,13 +194,19 @@ impl std::fmt::Debug for Database {
 }
 
 impl Config {
-    /// Checks what clap can't: the databases. Names the variable that is wrong and never shows a password.
+    /// Checks what clap can't: the databases, and limits against each other. Names the variable that is wrong and never shows a password.
     pub fn new(args: Args) -> Result<Self, Invalid> {
         const URLS: &str = "READER_DATABASE_URLS";
         const FALLBACK: &str = "READER_FALLBACK_DATABASE_URL";
         let urls = secret_from(URLS, args.database_urls, args.database_urls_file)?;
         let urls = urls.ok_or_else(|| Invalid::new(URLS, "is required: the replicas' postgres:// URLs"))?;
         let replicas = urls.expose().split(',').map(|url| database(URLS, url)).collect::<Result<_, _>>()?;
+        if args.bodies_bytes_max < args.body_bytes_max {
+            return Err(Invalid::new(
+                "READER_BODIES_BYTES_MAX",
+                "is less than READER_BODY_BYTES_MAX: one body must fit",
+            ));
+        }
         let fallback = secret_from(FALLBACK, args.fallback_database_url, args.fallback_database_url_file)?;
         Ok(Self {
             listen: args.listen,
@@ -149,12 +216,23 @@ impl Config {
             replica_connections: args.replica_connections,
             position_interval: args.position_interval,
             replica_silence_max: args.replica_silence_max,
+            replica_patience: args.replica_patience,
+            replica_lag_max: args.replica_lag_max,
+            staleness_max: args.staleness_max,
+            replica_comeback: args.replica_comeback,
             request_time_max: args.request_time_max,
             requests_max: args.requests_max,
+            waits_max: args.waits_max,
             connections_max: args.connections_max,
+            feeds_max: args.feeds_max,
+            feed_heartbeat: args.feed_heartbeat,
+            feed_stall_max: args.feed_stall_max,
             idle_max: args.idle_max,
             header_bytes_max: args.header_bytes_max as usize,
             body_bytes_max: args.body_bytes_max as usize,
+            body_time_max: args.body_time_max,
+            bodies_bytes_max: args.bodies_bytes_max as usize,
+            unread_max: args.unread_max,
             pre_drain: args.pre_drain,
             drain_max: args.drain_max,
             common: args.common,
@@ -201,5 +279,11 @@ mod tests {
             assert!(message.contains("READER_DATABASE_URLS") && !message.contains("pw"), "{urls:?}: {message}");
         }
         assert!(config(&[]).is_err_and(|e| e.contains("READER_DATABASE_URLS")));
+    }
+
+    #[test]
+    fn one_body_must_fit_among_all() {
+        let limits = ["--database-urls", "postgres://h/d", "--body-bytes-max", "2MiB", "--bodies-bytes-max", "1MiB"];
+        assert!(config(&limits).is_err_and(|e| e.contains("READER_BODIES_BYTES_MAX")));
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Error {
     InvalidPosition,
     #[error("{0}")]
     InvalidBody(String),
+    #[error("the body did not arrive within {}", humantime::format_duration(*.0))]
+    BodyTooSlow(std::time::Duration),
     #[error("the body ended early")]
     BodyCutShort(#[source] hyper::Error),
     /// The view was read, and it is not there: carries the position of what was read.
@@ -36,14 +38,20 @@ pub(crate) enum Error {
     /// Found by hyper, before there is a request to speak of.
     #[error("the request line or a header can't be read as HTTP/1.1")]
     NotHttp,
+    #[error("the changes after this token are no longer kept")]
+    FeedPositionExpired,
+    #[error("{0} feeds are open, as many as may be")]
+    FeedsOverloaded(usize),
     #[error("a body may have {0} bytes here")]
     BodyTooLarge(usize),
     #[error("the route takes a body of application/json")]
     UnsupportedMediaType,
     #[error("a request's line and headers may have {0} bytes together")]
     HeadersTooLarge(usize),
-    #[error("{0} requests are in hand, as many as may be")]
+    #[error("{0} requests of this kind are in hand, as many as may be")]
     Overloaded(usize),
+    #[error("too many bytes of bodies are being received")]
+    BodiesOverloaded,
     #[error("no database can answer at the moment")]
     NoReplica,
     #[error("no replica contains what the request demands{}", waited(.0))]
@@ -65,14 +73,15 @@ impl Error {
             Error::InvalidId(_) | Error::IdNotUtf8 => Kind::InvalidId,
             Error::InvalidParameter { .. } | Error::NotHttp => Kind::InvalidParameter,
             Error::InvalidPosition => Kind::InvalidPosition,
-            Error::InvalidBody(_) | Error::BodyCutShort(_) => Kind::InvalidBody,
+            Error::InvalidBody(_) | Error::BodyCutShort(_) | Error::BodyTooSlow(_) => Kind::InvalidBody,
             Error::Missing { kind, .. } => *kind,
             Error::RouteNotFound => Kind::RouteNotFound,
             Error::MethodNotAllowed { .. } => Kind::MethodNotAllowed,
+            Error::FeedPositionExpired => Kind::FeedPositionExpired,
             Error::BodyTooLarge(_) => Kind::BodyTooLarge,
             Error::UnsupportedMediaType => Kind::UnsupportedMediaType,
             Error::HeadersTooLarge(_) => Kind::HeadersTooLarge,
-            Error::Overloaded(_) => Kind::Overloaded,
+            Error::Overloaded(_) | Error::BodiesOverloaded | Error::FeedsOverloaded(_) => Kind::Overloaded,
             Error::NoReplica => Kind::NoReplica,
             Error::PositionNotReached(_) => Kind::PositionNotReached,
             Error::DeadlineExceeded(_) => Kind::DeadlineExceeded,

@@ -29,13 +29,14 @@ pub(crate) struct Demand {
     pub(crate) position: Option<Position>,
     /// What a site's document must at least have as its version; other look-ups ignore it.
     pub(crate) version: Option<i64>,
-    /// For so long the answer may be waited for; nothing is waited for without a demand.
+    /// For so long the answer may be waited for; nothing is waited for without a demand, but for changes.
     pub(crate) wait: Duration,
 }
 
 impl Demand {
-    /// Reads the headers. A position or version that can't be read is an error; a preference is ignored then.
-    pub(crate) fn read(headers: &HeaderMap) -> Result<Self, Error> {
+    /// Reads the headers. A position or version that can't be read is an error; a preference is ignored then. `waits` says
+    /// that the route has something to wait for without a demand, too.
+    pub(crate) fn read(headers: &HeaderMap, waits: bool) -> Result<Self, Error> {
         let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
         let invalid_version =
             || Error::InvalidParameter { name: "Projection-Min-Version", why: "is not a whole number from 0" };
@@ -43,7 +44,7 @@ impl Demand {
         let version = text(&MIN_VERSION).map(|text| number(text).ok_or_else(invalid_version));
         let (position, version) = (position.transpose()?, version.transpose()?);
         let wait = match (&position, version) {
-            (None, None) => Duration::ZERO,
+            (None, None) if !waits => Duration::ZERO,
             _ => preferred_wait(headers),
         };
         Ok(Self { position, version, wait })
@@ -72,7 +73,7 @@ mod tests {
 
     fn demand(headers: &[(&'static str, &'static str)]) -> Result<Demand, Error> {
         let pairs = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-        Demand::read(&pairs.collect())
+        Demand::read(&pairs.collect(), false)
     }
 
     #[test]

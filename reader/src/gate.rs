@@ -3,45 +3,40 @@
 //! ```text
 //! size         the head is within its limit            431
 //! route        the path is known, the method is taken  404, 405
-//! concurrency  a permit is free, none is waited for    503
 //! freshness    demands on position and version         400
+//! body         received whole, where one is taken      400, 413, 415, 503
+//! concurrency  a permit is free, none is waited for    503
 //! deadline     the rest ends in time                   504
 //! handler      the look-up                             200, 400, 404, …
 //! ```
 
 use std::fmt::Write;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use shared::problem::Kind;
-use tokio::sync::SemaphorePermit;
 
 use crate::answer::{Answer, Body};
 use crate::app::App;
+use crate::body::{self, Received, discard};
 use crate::error::Error;
 use crate::freshness::Demand;
-use crate::request::{Call, X_REQUEST_ID, discard, head_bytes, request_id};
-use crate::router::Route;
+use crate::request::{Call, X_REQUEST_ID, head_bytes, request_id};
+use crate::router::{Route, Variables};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Answers one request; never fails, as every error is an answer.
-pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
     let (head, mut body) = request.into_parts();
     let id = request_id(&head.headers);
     let (route, variables) = Route::of(head.uri.path());
-    let result = match admit(app, &head, route) {
-        Ok((_permit, demand)) => {
-            let limit = app.config.request_time_max + demand.wait;
-            let call = Call { app, uri: &head.uri, headers: &head.headers, variables, demand, body: &mut body };
-            in_time(limit, route, call).await
-        }
-        Err(error) => Err(error),
-    };
+    let result = admitted(app, &head, &mut body, route, variables).await;
     let mut response = match result {
         Ok(answer) => answer.into_response(&head.headers).await,
         Err(error) => {
@@ -56,25 +51,45 @@ pub(crate) async fn answer(app: &App, request: Request<Incoming>) -> Response<Bo
     response
 }
 
-/// The stages before the handler: each refuses at once or lets pass; the permit is held until the answer is made.
-fn admit<'a>(app: &'a App, head: &http::request::Parts, route: Route) -> Result<(SemaphorePermit<'a>, Demand), Error> {
+/// The stages; the permit is held until the answer is made.
+async fn admitted(
+    app: &Arc<App>,
+    head: &http::request::Parts,
+    body: &mut Incoming,
+    route: Route,
+    variables: Variables<'_>,
+) -> Result<Answer, Error> {
     if head_bytes(&head.uri, &head.headers) > app.config.header_bytes_max {
         return Err(Error::HeadersTooLarge(app.config.header_bytes_max));
     }
     if !route.takes(&head.method) {
         return Err(Error::MethodNotAllowed { allow: route.allow() });
     }
-    let permit = app.in_hand.try_acquire().map_err(|_| {
+    // A feed waits most of its life; it has a limit of its own, and takes its permit along.
+    let is_feed = route == Route::Changes;
+    let demand = Demand::read(&head.headers, is_feed)?;
+    let received = match route.takes_body() {
+        true => body::receive(app, body, &head.headers).await?,
+        false => Received::default(),
+    };
+    let (permits, max) = match demand.wait.is_zero() {
+        true => (&app.in_hand, app.config.requests_max),
+        false => (&app.waiting, app.config.waits_max),
+    };
+    let _permit = (!is_feed).then(|| permits.try_acquire()).transpose().map_err(|_| {
         app.observe.shed();
-        Error::Overloaded(app.config.requests_max)
+        Error::Overloaded(max)
     })?;
-    Ok((permit, Demand::read(&head.headers)?))
+    let limit = app.config.request_time_max + demand.wait;
+    let headers = &head.headers;
+    let call = Call { app, uri: &head.uri, headers, variables, demand, body: received.bytes };
+    in_time(limit, route, call).await
 }
 
 /// The handler, within the deadline, which begins when the wait that the client wants is over; a panic of a handler is its
 /// request's error and no other's.
-async fn in_time(limit: Duration, route: Route, mut call: Call<'_>) -> Result<Answer, Error> {
-    match tokio::time::timeout(limit, AssertUnwindSafe(route.answer(&mut call)).catch_unwind()).await {
+async fn in_time(limit: Duration, route: Route, call: Call<'_>) -> Result<Answer, Error> {
+    match tokio::time::timeout(limit, AssertUnwindSafe(route.answer(&call)).catch_unwind()).await {
         Ok(Ok(result)) => result,
         Ok(Err(_panic)) => Err(Error::Panicked),
         Err(_elapsed) => Err(Error::DeadlineExceeded(limit)),

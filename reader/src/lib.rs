@@ -3,13 +3,16 @@
 //! # Flow of a request
 //!
 //! ```text
-//! server    accepts connections, bounds and drains them
+//! server    accepts connections, bounds and drains them (connections, unread)
 //! refusals  what is no HTTP request is refused with a problem too
-//! gate      the stages of every request, each able to refuse it: size, route, concurrency, freshness, deadline
+//! gate      the stages of every request, each able to refuse it: size, route, freshness, body, concurrency, deadline
 //! router    the whole API on one page
 //! routes/*  one look-up each: checked ids in, an `Answer` out
 //! replicas  choice of replica and connection, one retry elsewhere, the position that an answer may claim
+//! changes   the change log, followed on the replicas, for the feed
+//! feed      a subscriber's stream of server-sent events
 //! queries   all SQL
+//! openapi   the API described, from the handlers
 //! answer    conditional requests, content coding, headers
 //! ```
 //!
@@ -33,12 +36,18 @@ pub mod config;
 
 mod answer;
 mod app;
+mod body;
+mod changes;
 mod coding;
+mod connections;
 mod document;
 mod error;
+mod feed;
 mod freshness;
 mod gate;
 mod observe;
+mod open_files;
+mod openapi;
 mod page;
 mod position;
 mod queries;
@@ -48,6 +57,7 @@ mod request;
 mod router;
 mod routes;
 mod server;
+mod unread;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,6 +68,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::changes::Changes;
 use crate::config::Config;
 use crate::replicas::Replicas;
 
@@ -89,9 +100,10 @@ pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: Cancellati
     let readiness = Readiness::new();
     let accepting = readiness.condition("accepting");
     let (replicas, mut upkeep) = Replicas::start(&config, readiness.condition("database"));
+    let changes = Changes::start(&config, &replicas, &mut upkeep);
     let admin_stop = CancellationToken::new();
     let mut admin = tokio::spawn(admin::serve(admin_listener, readiness, metrics, admin_stop.clone()));
-    let app = Arc::new(App::new(config, replicas));
+    let app = Arc::new(App::new(config, replicas, changes));
     tracing::info!(listen = %app.config.listen, admin_listen = %app.config.admin_listen, "reader started");
 
     tokio::select! {

@@ -16,6 +16,7 @@ pub(crate) struct Observe {
     routes: Vec<RouteMetrics>,
     shed: Counter,
     connections: Gauge,
+    made_room: Counter,
 }
 
 struct RouteMetrics {
@@ -36,12 +37,26 @@ impl Observe {
         metrics::describe_histogram!("reader_request_seconds", "from a request's head to its answer's, in seconds");
         metrics::describe_counter!("reader_shed_total", "requests refused because too many are in hand");
         metrics::describe_gauge!("reader_connections", "client connections that are open");
-        metrics::describe_gauge!("reader_replica_healthy", "1 while the replica is asked");
-        metrics::describe_gauge!("reader_replica_lag_seconds", "age of what the replica has received but not replayed");
+        metrics::describe_counter!(
+            "reader_connections_made_room_total",
+            "connections closed for a newcomer because they waited longest and no more may be open"
+        );
+        metrics::describe_gauge!("reader_replica_healthy", "1 while the replica can be asked");
+        metrics::describe_gauge!(
+            "reader_replica_share",
+            "share of its requests that the replica is to get: 0 while it is left out, 1 once it is back"
+        );
+        metrics::describe_gauge!(
+            "reader_replica_lag_seconds",
+            "for how long the replica has lacked something, at most"
+        );
         metrics::describe_histogram!(
             "reader_position_wait_seconds",
             "how long look-ups waited for a replica to be where they demand"
         );
+        metrics::describe_gauge!("reader_feeds", "streams of changes that are open");
+        metrics::describe_counter!("reader_feeds_ended_total", "streams of changes that ended, by reason");
+        metrics::describe_counter!("reader_feed_gaps_total", "gaps that feeds told their clients, by reason");
         metrics::describe_counter!("reader_replica_retries_total", "look-ups asked once more, by reason");
         let seconds = |route: Route| histogram!("reader_request_seconds", "route" => route.template());
         let requests = || std::array::from_fn(|_| OnceLock::new());
@@ -49,6 +64,7 @@ impl Observe {
             routes: Route::ALL.map(|r| RouteMetrics { seconds: seconds(r), requests: requests() }).into(),
             shed: counter!("reader_shed_total"),
             connections: gauge!("reader_connections"),
+            made_room: counter!("reader_connections_made_room_total"),
         }
     }
 
@@ -72,9 +88,55 @@ impl Observe {
         self.connections.increment(1);
     }
 
+    /// One that waited was told to make room.
+    pub(crate) fn connection_made_room(&self) {
+        self.made_room.increment(1);
+    }
+
     pub(crate) fn connection_closed(&self) {
         self.connections.decrement(1);
     }
+}
+
+/// Why a stream of changes ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum FeedEnd {
+    /// Its client left.
+    Client,
+    /// Its client took nothing for too long.
+    Stalled,
+    /// The reader stops.
+    Drain,
+}
+
+/// A stream of changes, counted as open until it is dropped.
+pub(crate) struct OpenFeed;
+
+impl OpenFeed {
+    pub(crate) fn new() -> Self {
+        gauge!("reader_feeds").increment(1);
+        Self
+    }
+
+    pub(crate) fn ended(self, end: FeedEnd) {
+        let reason = match end {
+            FeedEnd::Client => "client",
+            FeedEnd::Stalled => "stalled",
+            FeedEnd::Drain => "drain",
+        };
+        counter!("reader_feeds_ended_total", "reason" => reason).increment(1);
+    }
+}
+
+impl Drop for OpenFeed {
+    fn drop(&mut self) {
+        gauge!("reader_feeds").decrement(1);
+    }
+}
+
+/// A feed told its client that something is missing.
+pub(crate) fn feed_gap(reason: &'static str) {
+    counter!("reader_feed_gaps_total", "reason" => reason).increment(1);
 }
 
 /// A look-up is asked once more.
@@ -88,9 +150,8 @@ pub(crate) fn position_wait(waited: Duration) {
 }
 
 /// The state of a replica; the lag keeps its last value while the replica can't be sampled.
-pub(crate) fn replica(name: &str, healthy: bool, lag: Option<Duration>) {
-    gauge!("reader_replica_healthy", "replica" => name.to_owned()).set(f64::from(u8::from(healthy)));
-    if let Some(lag) = lag {
-        gauge!("reader_replica_lag_seconds", "replica" => name.to_owned()).set(lag.as_secs_f64());
-    }
+pub(crate) fn replica(name: &str, can_answer: bool, share: f64, lag: Duration) {
+    gauge!("reader_replica_healthy", "replica" => name.to_owned()).set(f64::from(u8::from(can_answer)));
+    gauge!("reader_replica_share", "replica" => name.to_owned()).set(share);
+    gauge!("reader_replica_lag_seconds", "replica" => name.to_owned()).set(lag.as_secs_f64());
 }

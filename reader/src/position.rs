@@ -1,5 +1,6 @@
 //! How far a replica is, and what an answer may claim of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -15,6 +16,32 @@ pub(crate) struct Claim {
     pub(crate) position: HeaderValue,
     /// RFC 3339, UTC: changes up to this moment are contained.
     pub(crate) as_of: HeaderValue,
+    /// `Projection-Staleness`: the seconds by which the replica is behind, where that is more than it should be.
+    pub(crate) staleness: Option<HeaderValue>,
+}
+
+/// What an answer rests on: a sample that was taken on its replica before it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Grounds {
+    pub(crate) sample: Arc<Sample>,
+    /// The replica's lag, when it is behind and answered for want of a better one.
+    pub(crate) behind: Option<Duration>,
+}
+
+impl Grounds {
+    /// The claim of an answer about one site, whose row names its partition.
+    pub(crate) fn of_partition(&self, partition: i32) -> Claim {
+        self.told(self.sample.of_partition(partition))
+    }
+
+    /// The claim of an answer that is not about one known site.
+    pub(crate) fn of_all(&self) -> Claim {
+        self.told(self.sample.of_all())
+    }
+
+    fn told(&self, claim: Claim) -> Claim {
+        Claim { staleness: self.behind.map(|lag| lag.as_secs().into()), ..claim }
+    }
 }
 
 /// How far one partition is.
@@ -26,6 +53,19 @@ pub(crate) struct PartitionPosition {
     pub(crate) as_of: Option<Timestamp>,
 }
 
+/// What tells how far one database is behind others, and behind itself. See `replicas/course.rs`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Progress {
+    /// The newest moment at which a position was moved, in microseconds of the primary's clock. On an idle system it moves
+    /// once a second.
+    pub(crate) moved_at: Option<i64>,
+    /// Up to where the log was received, and replayed; `None` on a primary.
+    pub(crate) received: Option<i64>,
+    pub(crate) replayed: Option<i64>,
+    /// Whether it follows another server.
+    pub(crate) follows: bool,
+}
+
 /// A replica's state at one moment. Data read on the same replica afterwards contains at least this.
 #[derive(Debug)]
 pub(crate) struct Sample {
@@ -33,9 +73,11 @@ pub(crate) struct Sample {
     pub(crate) generation: Generation,
     /// The highest number served so far: after a rollback the active generation's is lower.
     newest_served: Generation,
-    /// How far replay is behind what the replica has received; zero on a primary.
-    pub(crate) lag: Duration,
+    pub(crate) progress: Progress,
     pub(crate) taken_at: Instant,
+    /// Sum of the positions' epochs: rises when a partition is claimed, and with it when a repair has written changes, which
+    /// moves no position.
+    pub(crate) claims: i64,
     all: Claim,
     /// Ascending.
     partitions: Vec<(PartitionPosition, Claim)>,
@@ -47,17 +89,23 @@ impl Sample {
         generation: Generation,
         newest_served: Generation,
         mut positions: Vec<PartitionPosition>,
-        lag: Duration,
+        progress: Progress,
     ) -> Self {
         positions.sort_unstable_by_key(|p| p.partition);
         Self {
             generation,
             newest_served,
-            lag,
+            progress,
             taken_at: Instant::now(),
+            claims: 0,
             all: claim(generation, &positions),
             partitions: positions.iter().map(|p| (*p, claim(generation, std::slice::from_ref(p)))).collect(),
         }
+    }
+
+    /// The same, with the sum of the positions' epochs.
+    pub(crate) fn with_claims(self, claims: i64) -> Self {
+        Self { claims, ..self }
     }
 
     /// The claim of an answer about one site, whose row names its partition.
@@ -84,6 +132,11 @@ impl Sample {
         self.partitions.get(index)
     }
 
+    /// `(partition, next offset)`, by partition.
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.partitions.iter().map(|(position, _)| (position.partition, position.next_offset))
+    }
+
     /// The claim of an answer that is not about one known site.
     pub(crate) fn of_all(&self) -> Claim {
         self.all.clone()
@@ -98,7 +151,8 @@ fn claim(generation: Generation, positions: &[PartitionPosition]) -> Claim {
     let offsets: Vec<_> = positions.iter().map(|p| format!("{}:{}", p.partition, p.next_offset)).collect();
     let as_of = positions.iter().map(|p| p.as_of.unwrap_or(Timestamp::UNIX_EPOCH)).min().unwrap_or_default();
     let value = |text: String| HeaderValue::try_from(text).expect("numbers and timestamps are ASCII");
-    Claim { position: value(format!("{generation}/{}", offsets.join(","))), as_of: value(as_of.to_string()) }
+    let position = value(format!("{generation}/{}", offsets.join(",")));
+    Claim { position, as_of: value(as_of.to_string()), staleness: None }
 }
 
 /// A position that a client demands.
@@ -148,23 +202,31 @@ mod tests {
     #[test]
     fn a_claim_names_sorted_partitions_and_the_oldest_moment() {
         let positions = vec![at(2, 7, Some(1_700_000_000_500_000)), at(0, 5, Some(1_700_000_000_000_000))];
-        let sample = Sample::new(3, 3, positions, Duration::ZERO);
+        let sample = Sample::new(3, 3, positions, Progress::default());
         assert_eq!(texts(&sample.of_all()), ("3/0:5,2:7", "2023-11-14T22:13:20Z"));
         assert_eq!(texts(&sample.of_partition(2)), ("3/2:7", "2023-11-14T22:13:20.5Z"));
         assert_eq!(texts(&sample.of_partition(1)), ("3/1:0", "1970-01-01T00:00:00Z"));
     }
 
     #[test]
+    fn an_answer_of_a_replica_that_is_behind_says_so() {
+        let sample = Arc::new(Sample::new(1, 1, vec![at(0, 5, None)], Progress::default()));
+        let staleness = |behind| Grounds { sample: sample.clone(), behind }.of_partition(0).staleness;
+        assert_eq!(staleness(Some(Duration::from_millis(12_900))), Some(HeaderValue::from(12)));
+        assert_eq!(staleness(None), None);
+    }
+
+    #[test]
     fn what_is_not_known_is_claimed_as_nothing() {
-        let sample = Sample::new(1, 1, vec![at(0, 5, None), at(1, 6, Some(1))], Duration::ZERO);
+        let sample = Sample::new(1, 1, vec![at(0, 5, None), at(1, 6, Some(1))], Progress::default());
         assert_eq!(texts(&sample.of_all()), ("1/0:5,1:6", "1970-01-01T00:00:00Z"));
-        assert_eq!(texts(&Sample::new(1, 1, vec![], Duration::ZERO).of_all()), ("1/0:0", "1970-01-01T00:00:00Z"));
+        assert_eq!(texts(&Sample::new(1, 1, vec![], Progress::default()).of_all()), ("1/0:0", "1970-01-01T00:00:00Z"));
     }
 
     #[test]
     fn a_position_is_reached_when_every_partition_is() {
         // Generation 2 is active again, after 3.
-        let sample = Sample::new(2, 3, vec![at(0, 5, None), at(2, 7, None)], Duration::ZERO);
+        let sample = Sample::new(2, 3, vec![at(0, 5, None), at(2, 7, None)], Progress::default());
         for (position, reached) in [
             ("2/0:5", true),
             ("2/0:6", false),

@@ -2,11 +2,12 @@
 //!
 //! Statements name the schema of one generation (`view_g1.site_apps`) instead of the plain views: a promotion then takes
 //! no lock that a replica's running statements could meet. They are prepared once per connection and generation, and
-//! their parameters are bound in binary form.
+//! their parameters are bound in binary form. Those of the change log stand in [`changes`].
+
+pub(crate) mod changes;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::time::Duration;
 
 use bytes::Bytes;
 use deadpool_postgres::ClientWrapper;
@@ -16,7 +17,7 @@ use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Error, Row, Statement};
 
 use crate::error::Failure;
-use crate::position::{Generation, PartitionPosition, Sample};
+use crate::position::{Generation, PartitionPosition, Progress, Sample};
 use crate::replicas::Connection;
 
 /// One look-up: a value, so that it can be asked again elsewhere.
@@ -233,17 +234,15 @@ pub(crate) async fn active_generation(client: &ClientWrapper) -> Result<Option<G
 
 /// Prepares the statement of [`sample`] for one generation.
 pub(crate) async fn prepare_sample(client: &ClientWrapper, generation: Generation) -> Result<Statement, Error> {
-    // One statement, so that generation, positions and lag are of one snapshot. Replay that has nothing left to do is
-    // not behind, however long ago its last transaction was.
+    // One statement, so that generation, positions and progress are of one snapshot. Functions of the log read what is true
+    // now, which is at least that; received is read after replayed, so that it is never less.
     let sql = format!(
-        "select g.generation, p.partition, p.next_offset, (extract(epoch from p.as_of) * 1000000)::bigint, l.micros, \
-         coalesce(g.newest_served, g.generation) \
+        "select g.generation, p.partition, p.next_offset, (extract(epoch from p.as_of) * 1000000)::bigint, \
+         coalesce(g.newest_served, g.generation), (extract(epoch from p.updated_at) * 1000000)::bigint, \
+         l.follows, l.replayed, (pg_last_wal_receive_lsn() - '0/0')::bigint, p.epoch \
          from siteview.generation g \
          left join view_g{generation}.position p on true \
-         cross join (select case \
-             when pg_is_in_recovery() and pg_last_wal_receive_lsn() is distinct from pg_last_wal_replay_lsn() \
-             then coalesce((extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp()) * 1000000)::bigint, 0) \
-             else 0 end as micros) l \
+         cross join (select pg_is_in_recovery() as follows, (pg_last_wal_replay_lsn() - '0/0')::bigint as replayed) l \
          where g.state = 'active'"
     );
     client.prepare(&sql).await
@@ -256,19 +255,22 @@ pub(crate) async fn sample(
     generation: Generation,
 ) -> Result<Option<Sample>, Error> {
     let rows = client.query(statement, &[]).await?;
-    let (mut positions, mut lag_micros, mut newest_served) = (Vec::with_capacity(rows.len()), 0_i64, generation);
+    let (mut positions, mut progress, mut newest_served) = (Vec::new(), Progress::default(), generation);
+    let mut claims = 0_i64;
     for row in &rows {
         if row.try_get::<_, Generation>(0)? != generation {
             return Ok(None);
         }
-        lag_micros = row.try_get(4)?;
-        newest_served = row.try_get(5)?;
+        newest_served = row.try_get(4)?;
+        let moved_at = progress.moved_at.max(row.try_get(5)?);
+        let (follows, replayed, received) = (row.try_get(6)?, row.try_get(7)?, row.try_get(8)?);
+        progress = Progress { moved_at, received, replayed, follows };
         let Some(partition) = row.try_get(1)? else { continue };
         let as_of = row.try_get::<_, Option<i64>>(3)?.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
         positions.push(PartitionPosition { partition, next_offset: row.try_get(2)?, as_of });
+        claims = claims.wrapping_add(row.try_get(9)?);
     }
-    let lag = Duration::from_micros(lag_micros.try_into().unwrap_or_default());
-    Ok((!rows.is_empty()).then(|| Sample::new(generation, newest_served, positions, lag)))
+    Ok((!rows.is_empty()).then(|| Sample::new(generation, newest_served, positions, progress).with_claims(claims)))
 }
 
 /// A column of text as the bytes that came; Postgres has checked that they are UTF-8.

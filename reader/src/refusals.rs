@@ -19,10 +19,11 @@ use crate::app::App;
 use crate::error::Error;
 use crate::request::{X_REQUEST_ID, request_id};
 use crate::router::Route;
+use crate::unread::Unread;
 
 /// A client's connection on which hyper's own refusals become problems.
 pub(crate) struct Refusals {
-    stream: TcpStream,
+    stream: Unread<TcpStream>,
     app: Arc<App>,
     /// What is still to be written of the answer that stands in for hyper's.
     owed: Bytes,
@@ -30,7 +31,7 @@ pub(crate) struct Refusals {
 
 impl Refusals {
     pub(crate) fn new(stream: TcpStream, app: Arc<App>) -> Self {
-        Self { stream, app, owed: Bytes::new() }
+        Self { stream: Unread::new(stream, app.config.unread_max), app, owed: Bytes::new() }
     }
 
     /// Takes over an answer of hyper's own; `false` leaves it to be written.

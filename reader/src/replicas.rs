@@ -1,11 +1,15 @@
 //! The databases that are asked: which of them, over which connection, and once more elsewhere when that fails.
 
+mod choice;
 mod connection;
+mod course;
 mod look_ups;
 mod replica;
 mod sampler;
+mod trust;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use shared::admin::Condition;
@@ -16,10 +20,12 @@ use crate::config::{Config, Database};
 use crate::error::{Disposition, Error, Failure, GENERATION, disposition};
 use crate::freshness::Demand;
 use crate::observe;
-use crate::position::Sample;
+use crate::position::Grounds;
 use crate::queries::Query;
-pub(crate) use connection::{Connection, chain};
-use replica::{Lease, Replica};
+use choice::{Limits, Standing};
+pub(crate) use connection::{Connection, backoff, chain};
+use replica::Lease;
+pub(crate) use replica::Replica;
 
 /// What a replica needs to know of the configuration.
 #[derive(Debug, Clone)]
@@ -27,6 +33,9 @@ struct Settings {
     connections: usize,
     position_interval: Duration,
     silence_max: Duration,
+    patience: Duration,
+    comeback: Duration,
+    limits: Limits,
     statement_time_max: Duration,
 }
 
@@ -37,8 +46,9 @@ pub(crate) struct Replicas {
     fallback: Option<Arc<Replica>>,
     /// Changes with each sample of any of them.
     news: Arc<watch::Sender<()>>,
-    /// A replica that answers no look-up for so long is left for another one, if there is another.
-    silence_max: Duration,
+    settings: Settings,
+    /// Counts choices, so that equals take turns.
+    turns: AtomicUsize,
 }
 
 impl Failure {
@@ -70,6 +80,9 @@ impl Replicas {
             connections: config.replica_connections,
             position_interval: config.position_interval,
             silence_max: config.replica_silence_max,
+            patience: config.replica_patience,
+            comeback: config.replica_comeback,
+            limits: Limits { lag_max: config.replica_lag_max, staleness_max: config.staleness_max },
             statement_time_max: config.request_time_max,
         };
         let news = Arc::new(watch::Sender::new(()));
@@ -78,21 +91,22 @@ impl Replicas {
         let all = Arc::new(Self {
             replicas,
             fallback: config.fallback.as_ref().map(replica),
-            silence_max: config.replica_silence_max,
             news,
+            turns: AtomicUsize::new(0),
+            settings,
         });
         let mut upkeep = JoinSet::new();
         for replica in all.each() {
             replica.spawn_upkeep(&mut upkeep);
         }
-        upkeep.spawn(tell(all.clone(), ready, settings.position_interval));
+        upkeep.spawn(survey(all.clone(), ready));
         (all, upkeep)
     }
 
     /// Asks a healthy replica that is where the client demands it to be; waits for one for as long as the client will.
     ///
     /// The sample that comes with the rows was taken on the same replica before they were read.
-    pub(crate) async fn ask<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Arc<Sample>), Error> {
+    pub(crate) async fn ask<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Grounds), Error> {
         let (mut news, started) = (self.news.subscribe(), Instant::now());
         let mut result = self.ask_now(query, demand).await;
         if demand.wait.is_zero() || !matches!(result, Err(Error::PositionNotReached(_))) {
@@ -110,7 +124,7 @@ impl Replicas {
     }
 
     /// Asks one replica after the other until one has the version that is demanded.
-    async fn ask_now<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Arc<Sample>), Error> {
+    async fn ask_now<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Grounds), Error> {
         let mut behind: Vec<Lease> = Vec::new();
         loop {
             let (found, lease) = match self.ask_with_retry(query, demand, &behind).await {
@@ -118,7 +132,7 @@ impl Replicas {
                 other => other?,
             };
             if demand.version.is_none_or(|version| Q::reaches(&found, version)) {
-                return Ok((found, lease.sample()));
+                return Ok((found, lease.grounds()));
             }
             behind.push(lease);
         }
@@ -137,67 +151,112 @@ impl Replicas {
             Err(failure) => failure.reason(first.replica_name())?,
         };
         observe::replica_retry(reason);
-        if reason == GENERATION {
+        match reason {
             // The same sample would lead to the same tables, which are there no more.
-            first.resampled().await;
+            GENERATION => first.resampled().await,
+            _ => first.erred(),
         }
         let second = self.lease(demand, behind, Some(&first))?;
         match second.ask(query).await {
             Ok(found) => Ok((found, second)),
-            Err(failure) => Err(failure.reason(second.replica_name()).err().unwrap_or(Error::NoReplica)),
-        }
-    }
-
-    /// The first attempt: cut short only where there is another replica to turn to.
-    async fn attempt<Q: Query>(&self, lease: &Lease, query: &Q) -> Result<Q::Found, Failure> {
-        let asked = lease.ask(query);
-        if !self.each().any(|replica| replica.is_healthy() && !lease.is_of(replica)) {
-            return asked.await;
-        }
-        match tokio::time::timeout(self.silence_max, asked).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(Failure::Silent),
-        }
-    }
-
-    /// The best connection: of the healthy replica with the fewest statements in flight, and there again of the fewest.
-    /// Replicas are left out that are not where the client demands, or that have shown to be behind; the primary stands in
-    /// only where no replica is healthy.
-    fn lease(&self, demand: &Demand, behind: &[Lease], failed: Option<&Lease>) -> Result<Lease, Error> {
-        let healthy: Vec<_> = self.replicas.iter().filter(|replica| replica.is_healthy()).collect();
-        let standing_in = self.fallback.iter().filter(|replica| healthy.is_empty() && replica.is_healthy());
-        let fit = |replica: &&Arc<Replica>| !behind.iter().any(|lease| lease.is_of(replica));
-        let mut candidates: Vec<_> = healthy.iter().copied().chain(standing_in).filter(fit).collect();
-        candidates.sort_by_key(|replica| (failed.is_some_and(|lease| lease.is_of(replica)), replica.in_flight()));
-        let leased = candidates.iter().find_map(|replica| replica.lease(demand.position.as_ref(), failed));
-        leased.ok_or_else(|| {
-            let position = demand.position.as_ref();
-            let short = |replica: &&Arc<Replica>| position.is_some_and(|position| !replica.reaches(position));
-            match !candidates.is_empty() && candidates.iter().all(short) {
-                true => Error::PositionNotReached(demand.wait),
-                false => Error::NoReplica,
+            Err(failure) => {
+                second.erred();
+                Err(failure.reason(second.replica_name()).err().unwrap_or(Error::NoReplica))
             }
-        })
+        }
     }
 
-    fn each(&self) -> impl Iterator<Item = &Arc<Replica>> {
+    /// The first attempt: cut short only where there is somewhere else to turn to.
+    async fn attempt<Q: Query>(&self, lease: &Lease, query: &Q) -> Result<Q::Found, Failure> {
+        tokio::select! {
+            biased;
+            result = lease.ask(query) => result,
+            () = self.hangs(lease) => Err(Failure::Silent),
+        }
+    }
+
+    /// Ends when the look-up has waited in vain, and another try may not: its replica owes samples too while another one gives
+    /// them, or the look-up takes longer than a replica may be silent. Where all are slow nothing is gained by asking twice.
+    async fn hangs(&self, lease: &Lease) {
+        let asked_at = Instant::now();
+        loop {
+            tokio::time::sleep(self.settings.patience).await;
+            let elsewhere = self.each().any(|replica| replica.is_prompt() && !lease.is_of(replica));
+            if elsewhere && !lease.is_prompt() {
+                return;
+            }
+            if asked_at.elapsed() >= self.settings.silence_max && (elsewhere || lease.is_prompt()) {
+                return lease.give_up_if_mute();
+            }
+        }
+    }
+
+    /// The best connection, as `choice` ranks replicas, and there the one with the fewest statements in flight. Replicas are
+    /// left out that are not where the client demands, or that have shown to be behind; the primary stands in only where no
+    /// replica can answer.
+    fn lease(&self, demand: &Demand, behind: &[Lease], failed: Option<&Lease>) -> Result<Lease, Error> {
+        let has_failed = |replica: &Arc<Replica>| failed.is_some_and(|lease| lease.is_of(replica));
+        // Rather the primary than a replica that has just failed and gives no samples.
+        let hangs = |replica: &Arc<Replica>| has_failed(replica) && self.fallback.is_some() && !replica.is_prompt();
+        let is_behind = |replica: &Arc<Replica>| behind.iter().any(|lease| lease.is_of(replica));
+        let fit = |replica: &&Arc<Replica>| replica.is_healthy() && !is_behind(replica) && !hangs(replica);
+        let fit: Vec<_> = self.replicas.iter().filter(fit).collect();
+        let standings: Vec<Standing> = fit.iter().map(|replica| replica.standing(has_failed(replica))).collect();
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let ranked: Vec<_> =
+            choice::rank(&standings, &self.settings.limits, turn).into_iter().map(|index| fit[index]).collect();
+        let position = demand.position.as_ref();
+        if let Some(lease) = ranked.iter().find_map(|replica| replica.lease(position, failed)) {
+            return Ok(lease);
+        }
+        let short = |replica: &&Arc<Replica>| position.is_some_and(|position| !replica.reaches(position));
+        if !ranked.is_empty() && ranked.iter().all(short) {
+            return Err(Error::PositionNotReached(demand.wait));
+        }
+        self.stand_in(demand, behind, failed)
+    }
+
+    /// The primary, where it is configured to stand in, and no replica has answered yet.
+    fn stand_in(&self, demand: &Demand, behind: &[Lease], failed: Option<&Lease>) -> Result<Lease, Error> {
+        let primary = self.fallback.as_ref().filter(|primary| primary.is_healthy() && behind.is_empty());
+        let primary = primary.ok_or(Error::NoReplica)?;
+        match demand.position.as_ref() {
+            Some(position) if !primary.reaches(position) => Err(Error::PositionNotReached(demand.wait)),
+            position => primary.lease(position, failed).ok_or(Error::NoReplica),
+        }
+    }
+
+    /// Told of each sample of any of them.
+    pub(crate) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    /// How many there are, without the primary that stands in.
+    pub(crate) fn count(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// The replicas, and after them the primary that stands in.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Arc<Replica>> {
         self.replicas.iter().chain(&self.fallback)
     }
 }
 
-/// Keeps the condition and the gauges in step with the replicas.
-async fn tell(all: Arc<Replicas>, ready: Condition, interval: Duration) {
-    let mut ticks = tokio::time::interval(interval);
+/// Keeps lag, trust, the condition and the gauges in step with the samples.
+async fn survey(all: Arc<Replicas>, ready: Condition) {
+    let mut ticks = tokio::time::interval(all.settings.position_interval);
     loop {
         ticks.tick().await;
-        let healthy: Vec<_> = all.each().filter(|replica| replica.is_healthy()).map(|r| r.name()).collect();
-        match healthy.is_empty() {
-            true => ready.set(
-                false,
-                all.each().map(|r| format!("{}: {}", r.name(), r.trouble())).collect::<Vec<_>>().join("; "),
-            ),
-            false => ready.set(true, format!("healthy: {}", healthy.join(", "))),
+        for replica in all.each() {
+            let is_other = |other: &&Arc<Replica>| !Arc::ptr_eq(other, replica) && other.is_healthy();
+            replica.survey(&all.each().filter(is_other).collect::<Vec<_>>());
+            observe::replica(replica.name(), replica.can_answer(), replica.share(), replica.lag());
         }
-        all.each().for_each(|replica| observe::replica(replica.name(), replica.is_healthy(), replica.lag()));
+        let told = |replica: &Arc<Replica>| match replica.trouble() {
+            None => replica.name().to_owned(),
+            Some(trouble) => format!("{} ({trouble})", replica.name()),
+        };
+        let told = all.each().map(told).collect::<Vec<_>>().join("; ");
+        ready.set(all.each().any(|replica| replica.can_answer()), told);
     }
 }

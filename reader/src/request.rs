@@ -1,12 +1,10 @@
-//! What is read from a request: its id, the ids in its path, its query, its body.
+//! What is read from a request: its id, the ids in its path, its query.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 use shared::ids::InvalidId;
 
@@ -21,20 +19,16 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// Longest request id that is taken from a client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// A body that is not wanted is read on and thrown away up to so many bytes and so long: a client that is still sending
-/// sees a reset connection instead of the answer otherwise.
-const DISCARD_BYTES_MAX: usize = 16 << 20;
-const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
-
 /// One request as a handler sees it.
 pub(crate) struct Call<'a> {
-    pub(crate) app: &'a App,
+    pub(crate) app: &'a Arc<App>,
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) variables: Variables<'a>,
     /// What the answer must contain.
     pub(crate) demand: Demand,
-    pub(crate) body: &'a mut Incoming,
+    /// Empty on routes that take none.
+    pub(crate) body: Bytes,
 }
 
 impl Call<'_> {
@@ -49,47 +43,6 @@ impl Call<'_> {
         let query = self.uri.query().unwrap_or_default();
         url::form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name).last().map(|(_, value)| value)
     }
-
-    /// The whole body, which must be JSON by its media type and at most `READER_BODY_BYTES_MAX` long.
-    pub(crate) async fn json_body(&mut self) -> Result<Bytes, Error> {
-        if !is_json(self.headers.get(header::CONTENT_TYPE)) {
-            return Err(Error::UnsupportedMediaType);
-        }
-        let limit = self.app.config.body_bytes_max;
-        let mut whole = BytesMut::with_capacity(self.body.size_hint().lower().min(limit as u64) as usize);
-        while let Some(frame) = self.body.frame().await {
-            let Ok(data) = frame.map_err(Error::BodyCutShort)?.into_data() else {
-                continue;
-            };
-            if whole.len() + data.len() > limit {
-                return Err(Error::BodyTooLarge(limit));
-            }
-            whole.extend_from_slice(&data);
-        }
-        Ok(whole.freeze())
-    }
-}
-
-/// Reads on what an answer did not need of a body, within bounds, unless the client waits to be told to send it.
-pub(crate) async fn discard(body: &mut Incoming, headers: &HeaderMap) {
-    if body.is_end_stream() || headers.contains_key(header::EXPECT) {
-        return;
-    }
-    let rest = async {
-        let mut discarded = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            discarded += frame.data_ref().map_or(0, Bytes::len);
-            if discarded > DISCARD_BYTES_MAX {
-                return;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(DISCARD_TIME_MAX, rest).await;
-}
-
-fn is_json(content_type: Option<&HeaderValue>) -> bool {
-    let essence = content_type.and_then(|value| value.to_str().ok()).and_then(|value| value.split(';').next());
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// The request's id: the client's when it is printable ASCII of at most [`REQUEST_ID_BYTES_MAX`] bytes, else a new uuid
@@ -130,19 +83,5 @@ mod tests {
             assert_eq!(request_id(&headers) == id, taken, "{id:?}");
         }
         assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn json_is_known_by_its_media_type() {
-        for (value, want) in [
-            ("application/json", true),
-            ("Application/JSON; charset=utf-8", true),
-            ("text/plain", false),
-            ("application/jsonp", false),
-            ("", false),
-        ] {
-            assert_eq!(is_json(Some(&HeaderValue::from_static(value))), want, "{value}");
-        }
-        assert!(!is_json(None));
     }
 }

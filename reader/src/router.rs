@@ -8,7 +8,7 @@ use http::Method;
 use crate::answer::Answer;
 use crate::error::Error;
 use crate::request::Call;
-use crate::routes::{apps, batch_get, instances, problems, sites};
+use crate::routes::{apps, batch_get, changes, documents, instances, problems, sites};
 
 /// A route; its order here is the order of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,11 @@ pub(crate) enum Route {
     App,
     Instance,
     BatchGet,
+    Changes,
     Problem,
+    OpenApi,
+    Docs,
+    DocsFile,
     /// No route of the API.
     Unknown,
 }
@@ -28,14 +32,18 @@ pub(crate) enum Route {
 pub(crate) type Variables<'a> = [&'a str; 2];
 
 impl Route {
-    pub(crate) const ALL: [Route; 8] = [
+    pub(crate) const ALL: [Route; 12] = [
         Route::Site,
         Route::SiteApp,
         Route::AppSites,
         Route::App,
         Route::Instance,
         Route::BatchGet,
+        Route::Changes,
         Route::Problem,
+        Route::OpenApi,
+        Route::Docs,
+        Route::DocsFile,
         Route::Unknown,
     ];
 
@@ -56,7 +64,11 @@ impl Route {
             ["v1", "apps", app, "sites"] if !app.is_empty() => (Route::AppSites, [app, ""]),
             ["v1", "instances", instance] if !instance.is_empty() => (Route::Instance, [instance, ""]),
             ["v1", "installed-apps", "batch-get"] => (Route::BatchGet, ["", ""]),
+            ["v1", "changes"] => (Route::Changes, ["", ""]),
             ["problems", name] => (Route::Problem, [name, ""]),
+            ["openapi.json"] => (Route::OpenApi, ["", ""]),
+            ["docs"] => (Route::Docs, ["", ""]),
+            ["docs", file] => (Route::DocsFile, [file, ""]),
             _ => (Route::Unknown, ["", ""]),
         }
     }
@@ -70,7 +82,11 @@ impl Route {
             Route::App => "/v1/apps/{app_id}",
             Route::Instance => "/v1/instances/{instance_id}",
             Route::BatchGet => "/v1/installed-apps/batch-get",
+            Route::Changes => "/v1/changes",
             Route::Problem => "/problems/{name}",
+            Route::OpenApi => "/openapi.json",
+            Route::Docs => "/docs",
+            Route::DocsFile => "/docs/{file}",
             Route::Unknown => "unknown",
         }
     }
@@ -92,8 +108,23 @@ impl Route {
         }
     }
 
+    /// Whether the route reads a body, which is JSON.
+    pub(crate) const fn takes_body(self) -> bool {
+        matches!(self, Route::BatchGet)
+    }
+
+    /// Whether the view is read for it: the answer then says how fresh it is.
+    pub(crate) const fn is_read(self) -> bool {
+        !matches!(self, Route::Problem | Route::OpenApi | Route::Docs | Route::DocsFile | Route::Unknown)
+    }
+
+    /// Whether its results have a tag.
+    pub(crate) const fn is_tagged(self) -> bool {
+        self.is_read() && !matches!(self, Route::BatchGet | Route::Changes)
+    }
+
     /// Calls the route's handler.
-    pub(crate) async fn answer(self, call: &mut Call<'_>) -> Result<Answer, Error> {
+    pub(crate) async fn answer(self, call: &Call<'_>) -> Result<Answer, Error> {
         match self {
             Route::Site => sites::document(call).await,
             Route::SiteApp => sites::app(call).await,
@@ -101,7 +132,11 @@ impl Route {
             Route::App => apps::count(call).await,
             Route::Instance => instances::instance(call).await,
             Route::BatchGet => batch_get::batch_get(call).await,
+            Route::Changes => changes::changes(call).await,
             Route::Problem => problems::page(call),
+            Route::OpenApi => Ok(documents::openapi()),
+            Route::Docs => Ok(documents::docs()),
+            Route::DocsFile => documents::docs_file(call),
             Route::Unknown => Err(Error::RouteNotFound),
         }
     }
@@ -121,6 +156,10 @@ mod tests {
             ("/v1/apps/a", Route::App, ["a", ""]),
             ("/v1/instances/i", Route::Instance, ["i", ""]),
             ("/v1/installed-apps/batch-get", Route::BatchGet, ["", ""]),
+            ("/v1/changes", Route::Changes, ["", ""]),
+            ("/openapi.json", Route::OpenApi, ["", ""]),
+            ("/docs", Route::Docs, ["", ""]),
+            ("/docs/swagger-ui.css", Route::DocsFile, ["swagger-ui.css", ""]),
             ("/problems/invalid-id", Route::Problem, ["invalid-id", ""]),
         ] {
             assert_eq!(Route::of(path), (route, variables), "{path}");

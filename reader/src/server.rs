@@ -6,17 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use http_body_util::Either;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use shared::admin::Condition;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::connections::{Connections, Open};
 use crate::gate;
+use crate::open_files;
 use crate::refusals::Refusals;
 
 /// Time that the admin port gets to finish its answers, last of all.
@@ -36,7 +38,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// every answer, then no longer accepting, the requests in hand finished within the drain's time.
 pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, accepting: Condition, shutdown: CancellationToken) {
     let server = Server {
-        free: Arc::new(Semaphore::new(app.config.connections_max)),
+        places: Connections::new(open_files::room_for(app.config.connections_max)),
         connections: GracefulShutdown::new(),
         http: http(&app),
         listener,
@@ -47,14 +49,15 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, accepting: Condi
     accepting.set(false, "draining");
     server.app.start_draining();
     server.accept_until(tokio::time::sleep(server.app.config.pre_drain)).await;
+    // By now a balancer sends their clients elsewhere.
+    server.app.feeds_end.cancel();
     server.drain().await;
 }
 
 struct Server {
     listener: TcpListener,
     app: Arc<App>,
-    /// One permit per connection that may still be opened.
-    free: Arc<Semaphore>,
+    places: Arc<Connections>,
     connections: GracefulShutdown,
     http: http1::Builder,
 }
@@ -72,9 +75,11 @@ impl Server {
     async fn accept_until(&self, end: impl Future<Output = ()>) {
         let accept = async {
             loop {
-                let permit = self.free.clone().acquire_owned().await.expect("the semaphore is never closed");
                 match self.listener.accept().await {
-                    Ok((stream, _)) => self.spawn(stream, permit),
+                    Ok((stream, _)) => {
+                        let open = self.places.enter(|| self.app.observe.connection_made_room()).await;
+                        self.spawn(stream, open);
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "can't accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -88,35 +93,47 @@ impl Server {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    fn spawn(&self, stream: TcpStream, open: Open) {
         // Answers are written whole; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
-        let app = self.app.clone();
-        let service = service_fn(move |request| {
-            let app = app.clone();
-            async move { Ok::<_, Infallible>(gate::answer(&app, request).await) }
-        });
-        let stream = Refusals::new(stream, self.app.clone());
+        let (app, open) = (self.app.clone(), Arc::new(open));
+        let service = {
+            let (app, open) = (app.clone(), open.clone());
+            service_fn(move |request| {
+                let (app, open) = (app.clone(), open.clone());
+                async move {
+                    open.works();
+                    let answer = gate::answer(&app, request).await;
+                    // A feed goes on; its connection is no idle one.
+                    if !matches!(answer.body(), Either::Right(_)) {
+                        open.waits();
+                    }
+                    Ok::<_, Infallible>(answer)
+                }
+            })
+        };
+        let stream = Refusals::new(stream, app.clone());
         let connection = self.connections.watch(self.http.serve_connection(TokioIo::new(stream), service));
-        let app = self.app.clone();
         tokio::spawn(async move {
             app.observe.connection_opened();
-            // A client that breaks off, or is too slow, is no error of the reader.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
+            tokio::select! {
+                // A client that breaks off, or is too slow, is no error of the reader.
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                },
+                () = open.must_leave() => tracing::debug!("connection closed to make room"),
             }
             app.observe.connection_closed();
-            drop(permit);
         });
     }
 
     /// Takes what the system has accepted already, closes the listener, and waits for the connections to end.
     async fn drain(self) {
         while let Some(Ok((stream, _))) = self.listener.accept().now_or_never() {
-            let Ok(permit) = self.free.clone().try_acquire_owned() else {
+            let Some(open) = self.places.try_enter() else {
                 break;
             };
-            self.spawn(stream, permit);
+            self.spawn(stream, open);
         }
         drop(self.listener);
         let open = self.connections.count();

@@ -4,9 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::batch::Tenure;
 
+/// Claims, each with the next offset that is stored under it.
+type Held = Vec<(Arc<Tenure>, i64)>;
+
 /// One slot per lane; each lane writes its own, after what it has stored is committed.
 #[derive(Debug)]
-pub struct Board(Vec<Mutex<Vec<(Arc<Tenure>, i64)>>>);
+pub struct Board(Vec<Mutex<Held>>);
 
 impl Board {
     /// A board for so many lanes.
@@ -22,15 +25,15 @@ impl Board {
     }
 
     /// The claims of all lanes that are not over, by partition.
-    pub fn held(&self) -> Vec<(Arc<Tenure>, i64)> {
-        let mut held: Vec<_> = self.0.iter().flat_map(|slot| lock(slot).clone()).collect();
+    pub fn held(&self) -> Held {
+        let mut held: Held = self.0.iter().flat_map(|slot| lock(slot).clone()).collect();
         held.retain(|(tenure, _)| !tenure.has_ended());
         held.sort_by_key(|(tenure, _)| tenure.partition);
         held
     }
 }
 
-fn lock(slot: &Mutex<Vec<(Arc<Tenure>, i64)>>) -> MutexGuard<'_, Vec<(Arc<Tenure>, i64)>> {
+fn lock(slot: &Mutex<Held>) -> MutexGuard<'_, Held> {
     // A list is replaced as a whole, and a panic between the two steps ends the process.
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

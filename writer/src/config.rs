@@ -99,6 +99,7 @@ pub struct Args {
     /// The bad record that is the so-manieth in a row in its partition stops it, and stays in the topic; 1: none is left out
     #[arg(long, env = "WRITER_BRAKE_RUN_RECORDS", default_value_t = 100, global = true, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     brake_run_records: u64,
+
     /// How long the marker of a deleted site is kept, duration; longer than the topic's retention, so that no replay of an
     /// older change brings the site back
     #[arg(long, env = "WRITER_MARKER_RETENTION", default_value = "8d", global = true, value_parser = duration_between(SECOND, CENTURY))]
@@ -294,6 +295,9 @@ mod tests {
             &["position", "set", "--partition", "0", "--to", "7"][..],
             &["unblock", "--partition", "0"],
             &["source-epoch", "raise"],
+            &["generation", "promote", "2"],
+            &["generation", "rollback"],
+            &["generation", "drop", "2"],
         ] {
             let with =
                 |reason: &[&'static str]| config(&[verb, reason, &["--database-url", "postgres://h/d"]].concat());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
+
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -50,6 +52,7 @@ pub enum Disposition {
 /// The constraint that a batch meets when the marker which it revives was swept after it had read it. The next attempt reads
 /// that there is none.
 const SWEPT: &str = "site_apps_told";
+const CHECK_VIOLATION: &str = "23514";
 
 impl StoreError {
     /// Decides by SQLSTATE class (PostgreSQL, Appendix A). Only a data exception (22) and an integrity violation (23) are
@@ -57,8 +60,9 @@ impl StoreError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::ClaimsOver(_) => Disposition::LetGo,
-            Self::Database(sqlx::Error::Database(error)) if error.constraint() == Some(SWEPT) => Disposition::Retry,
-            Self::Database(sqlx::Error::Database(error)) => disposition_of(error.code().as_deref().unwrap_or_default()),
+            Self::Database(sqlx::Error::Database(error)) => {
+                disposition_of(error.code().as_deref().unwrap_or_default(), error.constraint())
+            }
             Self::Database(_)
             | Self::TimedOut(_)
             | Self::ReadOnly
@@ -70,10 +74,37 @@ impl StoreError {
     }
 }
 
-fn disposition_of(sqlstate: &str) -> Disposition {
-    match sqlstate.get(..2) {
-        Some("22" | "23") => Disposition::Reject,
+fn disposition_of(sqlstate: &str, constraint: Option<&str>) -> Disposition {
+    match (sqlstate, constraint) {
+        // Without a name it is the bound of a part of the change log: one was attached while the batch wrote into the default
+        // part. The next attempt finds it.
+        (CHECK_VIOLATION, None | Some(SWEPT)) => Disposition::Retry,
+        _ if sqlstate.starts_with("22") || sqlstate.starts_with("23") => Disposition::Reject,
         _ => Disposition::Retry,
+    }
+}
+
+/// What is done about an error that polling the Kafka client gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PollDisposition {
+    /// The client recovers by itself: brokers away, a leader elected, a topic that does not exist yet.
+    Recovers,
+    /// A fetch lay below the log's start or beyond its end. With `auto.offset.reset=error` the client says so and fetches no more
+    /// of that partition, which the error does not name.
+    OutsideLog,
+    /// The client is of no use any more: fenced by its namesake, or out of the group because it was not polled in time
+    /// (`max.poll.interval.ms`). The process ends, and its successor reads its position.
+    Fatal,
+}
+
+/// Decides by librdkafka's error code.
+pub fn poll_disposition(error: &KafkaError) -> PollDisposition {
+    use RDKafkaErrorCode::{AutoOffsetReset, Fatal, LogTruncation, OffsetOutOfRange, PollExceeded};
+    match (error, error.rdkafka_error_code()) {
+        (KafkaError::MessageConsumptionFatal(_), _) => PollDisposition::Fatal,
+        (KafkaError::MessageConsumption(_), Some(PollExceeded | Fatal)) => PollDisposition::Fatal,
+        (_, Some(AutoOffsetReset | OffsetOutOfRange | LogTruncation)) => PollDisposition::OutsideLog,
+        _ => PollDisposition::Recovers,
     }
 }
 
@@ -97,14 +128,42 @@ mod tests {
             "", "08006", "25006", "28P01", "3D000", "40001", "40P01", "42P01", "53100", "53300", "55P03", "57014",
             "57P01", "57P03", "58030",
         ] {
-            assert_eq!(disposition_of(sqlstate), Disposition::Retry, "{sqlstate}");
+            assert_eq!(disposition_of(sqlstate, None), Disposition::Retry, "{sqlstate}");
         }
         for sqlstate in ["22003", "22021", "23502", "23505"] {
-            assert_eq!(disposition_of(sqlstate), Disposition::Reject, "{sqlstate}");
+            assert_eq!(disposition_of(sqlstate, None), Disposition::Reject, "{sqlstate}");
+        }
+        for (constraint, expected) in
+            [(None, Disposition::Retry), (Some(SWEPT), Disposition::Retry), (Some("version"), Disposition::Reject)]
+        {
+            assert_eq!(disposition_of(CHECK_VIOLATION, constraint), expected, "{constraint:?}");
         }
         let refused = sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
         assert_eq!(StoreError::from(refused).disposition(), Disposition::Retry);
         assert_eq!(StoreError::ClaimsOver(vec![1]).disposition(), Disposition::LetGo);
         assert_eq!(StoreError::TimedOut(Duration::from_secs(1)).disposition(), Disposition::Retry);
+    }
+
+    #[test]
+    fn errors_of_the_client_are_told_apart() {
+        use RDKafkaErrorCode as Code;
+        let polled = KafkaError::MessageConsumption;
+        for (error, expected) in [
+            (KafkaError::MessageConsumptionFatal(Code::FencedInstanceId), PollDisposition::Fatal),
+            (polled(Code::PollExceeded), PollDisposition::Fatal),
+            (polled(Code::Fatal), PollDisposition::Fatal),
+            (polled(Code::AutoOffsetReset), PollDisposition::OutsideLog),
+            (polled(Code::OffsetOutOfRange), PollDisposition::OutsideLog),
+            (polled(Code::LogTruncation), PollDisposition::OutsideLog),
+            (polled(Code::AllBrokersDown), PollDisposition::Recovers),
+            (polled(Code::BrokerTransportFailure), PollDisposition::Recovers),
+            (polled(Code::UnknownTopicOrPartition), PollDisposition::Recovers),
+            (polled(Code::TopicAuthorizationFailed), PollDisposition::Recovers),
+            (polled(Code::NotLeaderForPartition), PollDisposition::Recovers),
+            (polled(Code::BadMessage), PollDisposition::Recovers),
+            (KafkaError::Canceled, PollDisposition::Recovers),
+        ] {
+            assert_eq!(poll_disposition(&error), expected, "{error:?}");
+        }
     }
 }

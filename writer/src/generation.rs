@@ -20,7 +20,7 @@ mod verify;
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
+use clap::Subcommand;
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -29,6 +29,7 @@ use crate::{
     error::StoreError,
     migrate,
     store::generation::{self, Generation, Ownership},
+    verbs::Why,
 };
 
 /// How long a verb waits for another verb, or for statements that hold what it changes.
@@ -84,14 +85,6 @@ pub enum GenerationVerb {
         #[command(flatten)]
         why: Why,
     },
-}
-
-/// Why an operator does what is written down.
-#[derive(Debug, Clone, Args)]
-pub struct Why {
-    /// Why, for the audit table
-    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
-    pub reason: String,
 }
 
 /// What a verb came to: `{"generation","state","changed"}`, with `"records_behind"` after a switch to a generation that

@@ -39,7 +39,7 @@ pub mod rejection;
 mod source;
 mod standing;
 pub mod store;
-pub mod topic_id;
+pub use messaging::topic_id;
 mod topic_watch;
 mod trace;
 mod upkeep;

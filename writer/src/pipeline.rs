@@ -66,8 +66,7 @@ pub async fn store(
 ) -> Result<Attempt, StoreError> {
     let mut transaction = store.begin().await?;
     let reached = lock(&mut transaction, prepared.parts()).await?;
-    let records: Vec<&Decoded> =
-        prepared.attempted().iter().filter(|record| record.offset >= reached[&record.partition]).collect();
+    let records = prepared.attempted_from(&reached);
     let mut sites = load(&mut transaction, &records).await?;
     let source_epochs = prepared.parts().iter().map(|part| (part.tenure.partition, part.tenure.source_epoch)).collect();
     let judgement = judge(&mut sites, records.into_iter(), &source_epochs, rules);

@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn states_are_named() {
-        let (here, there) = (TopicId::sample(1), TopicId::sample(2));
+        let (here, there) = (TopicId::of_bits(1, 1).expect("an id"), TopicId::of_bits(1, 2).expect("an id"));
         let of = |next_offset, blocked: Option<&str>, id: &TopicId| PositionRow {
             partition: 0,
             next_offset,
@@ -228,5 +228,9 @@ mod tests {
             let topic = Topic { ends: BTreeMap::from([(0, ends)]), topic_id: Some(here.clone()) };
             assert_eq!(Line::new("t", 0, 1, row.as_ref(), &topic).state, expected);
         }
+        // The end was asked for before the position moved on, or lies behind it for good: lag is never negative.
+        let topic = Topic { ends: BTreeMap::from([(0, ends)]), topic_id: Some(here.clone()) };
+        let lag = |next_offset| Line::new("t", 0, 1, Some(&row(next_offset, None)), &topic).lag;
+        assert_eq!([lag(15), lag(20), lag(21)], [Some(5), Some(0), Some(0)]);
     }
 }

@@ -20,14 +20,13 @@ use messaging::headers;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{CommitMode, Consumer},
-    error::{KafkaError, KafkaResult},
+    error::KafkaResult,
     message::BorrowedMessage,
-    types::RDKafkaErrorCode,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use claims::{LOOK_INTERVAL, lies_outside};
+use claims::LOOK_INTERVAL;
 pub use lanes::COMMANDS_MAX;
 use lanes::{LaneLink, STALL_MAX};
 
@@ -35,6 +34,7 @@ use crate::{
     assignment::{Rebalance, TopicConsumer},
     batch::{BatchLimits, Tenure},
     ends::Sample,
+    error::{PollDisposition, poll_disposition},
     lane::{Command, LaneEvent},
     standing::Standing,
     topic_watch::TopicWatch,
@@ -141,9 +141,10 @@ impl Source {
             let drained = message.is_none();
             match message {
                 Some(Ok(message)) => accept(&mut self.lanes, &mut self.partitions, &message),
-                Some(Err(error)) => match fatal(error)? {
-                    error if lies_outside(&error) => self.outside_since = Some(Instant::now()),
-                    error => self.standing.client_error(error),
+                Some(Err(error)) => match poll_disposition(&error) {
+                    PollDisposition::Recovers => self.standing.client_error(error),
+                    PollDisposition::OutsideLog => self.outside_since = Some(Instant::now()),
+                    PollDisposition::Fatal => return Err(error),
                 },
                 None => {}
             }
@@ -208,7 +209,8 @@ impl Source {
         let offset = Offset::Offset(next_offset);
         let assigned = list
             .add_partition_offset(&self.topic, partition, offset)
-            .and_then(|()| self.consumer.incremental_assign(&list));
+            .and_then(|()| self.consumer.incremental_assign(&list))
+            .and_then(|()| self.follow_lane(&list, partition));
         if let Err(error) = assigned {
             tracing::warn!(partition, error = %error, "a claimed partition could not be assigned; it is claimed again");
             self.partitions.insert(partition, State::Unclaimed(Instant::now() + STALL_MAX));
@@ -302,14 +304,5 @@ fn accept(lanes: &mut [LaneLink], partitions: &mut HashMap<i32, State>, message:
     if message.offset() >= running.next_offset {
         let number = partition as usize % lanes.len();
         lanes[number].filling.push(message, &headers::of(message));
-    }
-}
-
-/// Passes on what the client recovers from by itself.
-fn fatal(error: KafkaError) -> KafkaResult<KafkaError> {
-    match error {
-        KafkaError::MessageConsumptionFatal(_)
-        | KafkaError::MessageConsumption(RDKafkaErrorCode::PollExceeded | RDKafkaErrorCode::Fatal) => Err(error),
-        other => Ok(other),
     }
 }

@@ -42,9 +42,14 @@ impl System {
         postgres::client(&self.primary_url).await
     }
 
-    /// A connection to the replica as the superuser.
+    /// A connection to the first replica as the superuser.
     pub async fn replica(&self) -> Result<Client> {
-        postgres::client(&self.replica_url).await
+        self.replica_number(0).await
+    }
+
+    /// A connection to a replica as the superuser, by its place among the devstack's.
+    pub async fn replica_number(&self, index: usize) -> Result<Client> {
+        postgres::client(self.replica_urls.get(index).context("so many replicas")?).await
     }
 
     /// The rows of the first generation's `position` on the primary.
@@ -95,14 +100,17 @@ impl System {
         Ok(ends)
     }
 
-    /// Waits until the replica has what the primary has now.
+    /// Waits until every replica has what the primary has now.
     pub async fn replica_caught_up(&self) -> Result<()> {
         let written: String = self.primary().await?.query_one("select pg_current_wal_lsn()::text", &[]).await?.get(0);
-        let replica = self.replica().await?;
-        let replayed = async || {
-            let statement = "select pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
-            replica.query_one(statement, &[&written]).await.ok()?.get::<_, bool>(0).then_some(())
-        };
-        eventually("the replica has what the primary had", REPLICA_MAX, replayed).await
+        for index in 0..self.replica_urls.len() {
+            let replica = self.replica_number(index).await?;
+            let replayed = async || {
+                let statement = "select pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
+                replica.query_one(statement, &[&written]).await.ok()?.get::<_, bool>(0).then_some(())
+            };
+            eventually("the replica has what the primary had", REPLICA_MAX, replayed).await?;
+        }
+        Ok(())
     }
 }

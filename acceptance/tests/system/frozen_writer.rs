@@ -66,6 +66,49 @@ async fn a_writer_frozen_beyond_its_session_changes_nothing_when_it_thaws() -> R
     .await
 }
 
+/// Notes under which epoch each position moves on.
+const NOTE_MOVES: &str = "
+    create table view_g1.moved (partition int, epoch bigint);
+    create function view_g1.note_move() returns trigger language plpgsql security definer as $note$ begin
+        insert into view_g1.moved values (new.partition, new.epoch); return new; end $note$;
+    create trigger note_move after update on view_g1.position for each row
+        when (old.next_offset < new.next_offset) execute function view_g1.note_move()";
+
+/// The epoch alone is enough: nothing else tells the writer that its claims are over, and it has records to store.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_claim_is_over_is_not_stored() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let mut stream = Stream { source: Source::new(5, PARTITIONS, SITES), records: Vec::new() };
+        // The group does not miss it meanwhile.
+        let writer = system.writer_in_session(&[], &[("session.timeout.ms", "45000")])?;
+        stream.go_on(system)?;
+        assert_equal(system, &Model::of(&stream.records)).await?;
+        let primary = system.primary().await?;
+        primary.batch_execute(NOTE_MOVES).await?;
+        writer.signal(Signal::SIGSTOP)?;
+        primary.execute("update view_g1.position set epoch = epoch + 1", &[]).await?;
+        let taken = system.positions(&primary).await?;
+        stream.go_on(system)?;
+        writer.signal(Signal::SIGCONT)?;
+        assert_equal(system, &Model::of(&stream.records)).await?;
+        let moves = "select partition, min(epoch) from view_g1.moved group by partition order by partition";
+        let moves = primary.query(moves, &[]).await?;
+        ensure!(moves.len() == PARTITIONS as usize, "every partition has moved on");
+        for row in &moves {
+            let (partition, epoch): (i32, i64) = (row.get(0), row.get(1));
+            let taken = taken[&partition].epoch;
+            ensure!(
+                epoch > taken,
+                "partition {partition} was taken under {taken}, and a batch was stored under {epoch}"
+            );
+        }
+        let fenced = writer.metric("writer_fenced_total", &[]).await?;
+        ensure!(fenced >= Some(f64::from(PARTITIONS)), "writer_fenced_total is {fenced:?}");
+        Ok(())
+    })
+    .await
+}
+
 /// What the source has told so far.
 struct Stream {
     source: Source,

@@ -100,10 +100,38 @@ async fn a_site_whose_key_changes_twice_keeps_its_apps() -> Result<()> {
         let whole = assert_equal(system, &model);
         let blocked = writer.condition("partitions", false, NOTICED_MAX);
         tokio::select! {
-                    whole = whole => whole?,
-        Ok(why) = blocked => bail!("blocked: {why}"),
-                }
+            whole = whole => whole?,
+            Ok(why) = blocked => bail!("blocked: {why}"),
+        }
         ensure!(writer.is_running(), "the writer stays");
+        Ok(())
+    })
+    .await
+}
+
+/// The old key lives on as far as the view knows, so nobody can say what the new one has: the row is told as incomplete once
+/// the wait is over, and its partition goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_whose_delete_never_comes_is_an_incomplete_row_after_its_wait() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let [before, _, create] = key_change(PARTITIONS).context("the history has such a key change")?;
+        system.topic().produce(&before)?;
+        // Its key changes may wait for as long as the machine is busy.
+        let mut patient = system.writer(&[("WRITER_KEY_CHANGE_WAIT", "10m")])?;
+        assert_equal(system, &Model::of(&before)).await?;
+        patient.stop().await?;
+        let wait = format!("{}s", DELAY.as_secs());
+        let writer = system.writer(&[("WRITER_KEY_CHANGE_WAIT", &wait)])?;
+        let produced_at = Instant::now();
+        system.topic().produce(&create)?;
+        assert_equal(system, &Model::of(&before)).await?;
+        ensure!(produced_at.elapsed() >= DELAY, "it was given up after {:?}", produced_at.elapsed());
+        let letters = system.dead_letter_topic().read()?;
+        let [letter] = letters.as_slice() else { bail!("{} dead letters", letters.len()) };
+        ensure!(letter.header("dlq-reason") == Some("incomplete-row"), "{letter:?}");
+        ensure!(letter.value.as_deref() == create[0].value.as_deref().map(str::as_bytes), "it is the create");
+        let log = writer.log()?;
+        ensure!(log.matches("a key change waits").count() == 2, "the wait is said once, and its end: {log}");
         Ok(())
     })
     .await

@@ -11,6 +11,7 @@ mod changed_topics;
 mod checker;
 mod freshness;
 mod frozen_writer;
+mod hostile_clients;
 mod key_changes;
 mod killed_writers;
 mod look_ups;

@@ -11,6 +11,9 @@ use crate::{PARTITIONS, servers};
 
 const SITES: usize = 120;
 const CHUNKS: usize = 60;
+/// A bug needs its occasion, such as a repeat that ends between a delete and its tombstone: it must show itself in one of so many
+/// random histories.
+const HISTORIES: usize = 4;
 /// Until a bug must have shown itself, as a difference or as a writer that stands.
 const SHOWN_MAX: Duration = Duration::from_secs(30);
 const SETTINGS: [(&str, &str); 2] = [("WRITER_BATCH_RECORDS_MAX", "40"), ("WRITER_KEY_CHANGE_WAIT", "1h")];
@@ -118,20 +121,29 @@ const BUGS: [Bug; 12] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_deliberate_bug_of_a_running_writer_is_found() -> Result<()> {
-    let seed: u64 = rand::random();
-    let (records, model) = history(seed);
+    let seeds: [u64; HISTORIES] = rand::random();
     let mut unseen = Vec::new();
     for bug in &BUGS {
-        let found =
-            find(bug, &records, &model).await.map_err(|error| error.context(format!("{}, seed {seed}", bug.name)))?;
-        let seen = bug.said.iter().find_map(|said| found.iter().find(|line| line.contains(said)));
-        match seen {
+        match shown(bug, &seeds).await? {
             Some(line) => println!("{}: {}", bug.name, line.chars().take(160).collect::<String>()),
-            None => unseen.push(format!("{}: {:#?}", bug.name, &found[..found.len().min(5)])),
+            None => unseen.push(bug.name),
         }
     }
-    ensure!(unseen.is_empty(), "seed {seed}: not found:\n{}", unseen.join("\n"));
+    ensure!(unseen.is_empty(), "seeds {seeds:?}: not found: {unseen:?}");
     Ok(())
+}
+
+/// What the checker says of the bug in the first history in which it shows itself; `None` if it does in none.
+async fn shown(bug: &Bug, seeds: &[u64]) -> Result<Option<String>> {
+    for seed in seeds {
+        let (records, model) = history(*seed);
+        let found =
+            find(bug, &records, &model).await.map_err(|error| error.context(format!("{}, seed {seed}", bug.name)))?;
+        if let Some(line) = found.iter().find(|line| bug.said.iter().any(|said| line.contains(said))) {
+            return Ok(Some(line.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// The same history without a bug: the writer gets through it, so what is found is the bug.

@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 
 use super::{Drain, Progress};
 use crate::compare::{Differences, Digest};
-use crate::config::PlaceOptions;
+use crate::config::WriterOptions;
 use crate::database::Database;
 use crate::dataset::{Table, document, members, site_id};
 use crate::stack::Stack;
@@ -43,12 +43,12 @@ pub struct WriterSetup {
 
 impl WriterSetup {
     /// The writer that was asked for, with its log in the stack's folder.
-    pub fn new(stack: &Stack, place: &PlaceOptions) -> Result<Self> {
-        let binary = match &place.writer {
+    pub fn new(stack: &Stack, options: &WriterOptions) -> Result<Self> {
+        let binary = match &options.writer {
             Some(binary) => binary.clone(),
             None => devstack::bin_dir()?.join("writer"),
         };
-        Ok(Self { binary, log: stack.folder.join("writer.log"), flags: place.writer_flags.clone() })
+        Ok(Self { binary, log: stack.folder.join("writer.log"), flags: options.writer_flags.clone() })
     }
 
     /// What results say of it.

@@ -45,7 +45,7 @@ fn a_child_that_lives_counts() {
 #[test]
 fn a_name_with_brackets_is_no_trouble() {
     let stat = parse("7 (a) b) S 3 7 7 0 -1 0 0 0 0 0 10 20 30 40 20 0 1 0 5").unwrap();
-    assert_eq!(stat, Stat { parent: 3, ticks: 100 });
+    assert_eq!(stat, Stat { parent: 3, own_ticks: 30, reaped_ticks: 70 });
 }
 
 #[test]

@@ -24,6 +24,31 @@ fn document_app(site: &Site, app: App) -> Value {
     })
 }
 
+/// The same as the bytes that the view stores and the reader sends: members in the contract's order, `extra` ones as the
+/// source has written them.
+pub fn document_text(site: &Site) -> String {
+    let id = site_id(site.number);
+    let mut apps: Vec<(String, App)> = site.apps.iter().map(|app| (app_id(app.rank), *app)).collect();
+    apps.sort_by(|one, other| one.0.cmp(&other.0));
+    let app = |(app_id, app): &(String, App)| {
+        let instance = instance_id(site.number, app.installation);
+        format!(r#"{{"app_id":"{app_id}","instance_id":"{instance}",{}}}"#, details_text(*app))
+    };
+    let apps: Vec<String> = apps.iter().map(app).collect();
+    format!(r#"{{"site_id":"{id}","version":{},"apps":[{}]}}"#, site.apps_version, apps.join(","))
+}
+
+/// The members of an installed app that are no ids, as text.
+pub fn details_text(app: App) -> String {
+    format!(
+        r#""version":"{}","status":"{}","installed_at":"{}","permissions":["{}"]"#,
+        app.version_text(),
+        app.status(),
+        app.installed_at(),
+        app.permissions().join("\", \"")
+    )
+}
+
 /// The rows of `app_site` of a site: app, site, instance.
 pub fn members(site: &Site) -> impl Iterator<Item = (String, String, String)> {
     site.apps.iter().map(|app| (app_id(app.rank), site_id(site.number), instance_id(site.number, app.installation)))

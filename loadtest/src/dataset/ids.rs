@@ -18,7 +18,7 @@ pub(super) fn owner_id(number: u64) -> String {
 }
 
 /// The id of one installation on a site.
-pub(super) fn instance_id(site: u64, installation: u32) -> String {
+pub fn instance_id(site: u64, installation: u32) -> String {
     uuid(4 + u64::from(installation), site)
 }
 

@@ -36,7 +36,7 @@ impl Chooser {
 }
 
 /// A rank below `count` with probability proportional to about `1 / (rank + 1)`, by the inverse of the integral of 1/x.
-pub(super) fn zipf(count: u64, random: &mut StdRng) -> u64 {
+pub fn zipf(count: u64, random: &mut StdRng) -> u64 {
     let rank = (count as f64 + 1.0).powf(random.random::<f64>()) - 1.0;
     (rank as u64).min(count - 1)
 }

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use super::keys::zipf;
 
 /// Different apps, of Zipf popularity.
-pub(super) const APPS: u64 = 200;
+pub const APPS: u64 = 200;
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]

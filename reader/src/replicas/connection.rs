@@ -3,9 +3,9 @@
 //! A connection is checked out of its pool for life and shared by all requests: tokio-postgres pipelines what several of
 //! them send, which costs less than half of a check-out per request.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
@@ -37,16 +37,43 @@ pub(crate) struct Connection {
     /// Newest last, at most [`GENERATIONS_KEPT`].
     statements: RwLock<Vec<Arc<Statements>>>,
     pub(super) in_flight: AtomicUsize,
+    opened_at: Instant,
+    /// When the last answer came, in microseconds after `opened_at`.
+    answered_after: AtomicU64,
+    /// It was found mute: it is to be closed.
+    given_up: AtomicBool,
 }
 
 impl Connection {
+    fn new(client: ClientWrapper, look_ups: LookUps) -> Self {
+        Self {
+            client,
+            look_ups,
+            statements: RwLock::default(),
+            in_flight: AtomicUsize::new(0),
+            opened_at: Instant::now(),
+            answered_after: AtomicU64::new(0),
+            given_up: AtomicBool::new(false),
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
-        !self.client.is_closed()
+        !self.client.is_closed() && !self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Gives the connection up if it has answered nothing for so long; who asks knows that it owes an answer.
+    pub(super) fn give_up_if_mute(&self, silence_max: Duration) {
+        let answered_after = Duration::from_micros(self.answered_after.load(Ordering::Relaxed));
+        if self.opened_at.elapsed().saturating_sub(answered_after) >= silence_max {
+            self.given_up.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) async fn ask<Q: Query>(&self, query: &Q, generation: Generation) -> Result<Q::Found, Failure> {
         let statements = self.statements(generation).await?;
-        query.ask(Session { connection: self, statements: &statements }).await
+        let found = query.ask(Session { connection: self, statements: &statements }).await;
+        self.answered_after.store(self.opened_at.elapsed().as_micros() as u64, Ordering::Relaxed);
+        found
     }
 
     /// The document of a site, read together with those that others ask for at the same time.
@@ -78,7 +105,7 @@ impl Connection {
     }
 }
 
-/// The pool that connections come from: as many as the replica's places and one for the sampler.
+/// The pool that connections come from: as many as the replica's places, one for the sampler and one for the change log.
 ///
 /// Sessions can't write, and no statement runs longer than a request may.
 pub(super) fn pool(database: &Database, settings: &Settings) -> Pool {
@@ -95,7 +122,7 @@ pub(super) fn pool(database: &Database, settings: &Settings) -> Pool {
     }
     let manager = Manager::from_config(connect, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Pool::builder(manager)
-        .max_size(settings.connections + 1)
+        .max_size(settings.connections + 2)
         .create_timeout(Some(CONNECT_TIME_MAX))
         .runtime(Runtime::Tokio1)
         .build()
@@ -107,8 +134,7 @@ pub(super) async fn keep(replica: Arc<Replica>, place: usize) {
     loop {
         let client = connect(&replica).await;
         let (look_ups, queue) = look_ups::queue();
-        let (statements, in_flight) = (RwLock::default(), AtomicUsize::new(0));
-        let connection = Arc::new(Connection { client, look_ups, statements, in_flight });
+        let connection = Arc::new(Connection::new(client, look_ups));
         replica.connected(place, Some(connection.clone()));
         tokio::select! {
             () = look_ups::serve(&connection, queue) => {}
@@ -152,7 +178,7 @@ pub(super) async fn connect(replica: &Replica) -> ClientWrapper {
 const DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// Delays between attempts: quick at first, as a restart of Postgres takes a second or two.
-pub(super) fn backoff() -> impl Iterator<Item = Duration> {
+pub(crate) fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
         .with_max_delay(DELAY_MAX)

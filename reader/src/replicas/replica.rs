@@ -1,24 +1,30 @@
 //! One database: its connections, its last sample, and the leases under which requests use them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use deadpool_postgres::Pool;
+use deadpool_postgres::{ClientWrapper, Pool};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Settings;
+use super::choice::Standing;
 use super::connection::{self, Connection};
+use super::course::Course;
 use super::sampler;
+use super::trust::Trust;
 use crate::config::Database;
 use crate::error::Failure;
-use crate::position::{Position, Sample};
+use crate::position::{Grounds, Position, Sample};
 use crate::queries::Query;
+
+/// A position that stands for so long is usual: on an idle system it moves once a second.
+const STANDS_USUALLY: Duration = Duration::from_secs(2);
 
 /// A database and all that is known of it. Requests read it, its upkeep tasks write it.
 #[derive(Debug)]
-pub(super) struct Replica {
+pub(crate) struct Replica {
     name: String,
     pub(super) settings: Settings,
     pub(super) pool: Pool,
@@ -29,8 +35,22 @@ pub(super) struct Replica {
     /// Why there is no sample, for operators.
     trouble: RwLock<String>,
     in_flight: AtomicUsize,
+    courses: Mutex<Courses>,
+    trust: Mutex<Trust>,
+    /// What the last survey found: the lag in microseconds, and the bits of the share of trust.
+    lag_micros: AtomicU64,
+    share_bits: AtomicU64,
     /// Told of each sample.
     news: Arc<watch::Sender<()>>,
+}
+
+/// What the replica was seen to have.
+#[derive(Debug, Default)]
+struct Courses {
+    /// The newest moment of a moved position, in microseconds.
+    moved: Course,
+    /// The end of the log that was received.
+    received: Course,
 }
 
 impl Replica {
@@ -43,6 +63,10 @@ impl Replica {
             sample: RwLock::new(None),
             trouble: RwLock::new("connecting".to_owned()),
             in_flight: AtomicUsize::new(0),
+            courses: Mutex::default(),
+            trust: Mutex::new(Trust::new(settings.comeback)),
+            lag_micros: AtomicU64::new(0),
+            share_bits: AtomicU64::new(1.0_f64.to_bits()),
             settings,
         }
     }
@@ -55,29 +79,116 @@ impl Replica {
         upkeep.spawn(sampler::keep(self.clone()));
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// A replica is asked while its sample is fresh enough: one that hangs goes out by itself.
-    pub(super) fn is_healthy(&self) -> bool {
-        let fresh = |sample: &Arc<Sample>| sample.taken_at.elapsed() <= self.settings.silence_max;
-        read(&self.sample).as_ref().is_some_and(fresh)
+    /// The newest sample, while the replica is healthy.
+    pub(crate) fn sample(&self) -> Option<Arc<Sample>> {
+        read(&self.sample).clone().filter(|_| self.is_healthy())
     }
 
-    pub(super) fn lag(&self) -> Option<Duration> {
-        read(&self.sample).as_ref().map(|sample| sample.lag)
-    }
-
-    pub(super) fn trouble(&self) -> String {
-        match read(&self.sample).is_some() {
-            true => "gives no sample in time".to_owned(),
-            false => read(&self.trouble).clone(),
+    /// Waits for a sample that was taken after another one.
+    pub(crate) async fn sample_after(&self, after: Option<Instant>) -> Arc<Sample> {
+        let mut news = self.news.subscribe();
+        let is_newer = |sample: &Arc<Sample>| after.is_none_or(|after| sample.taken_at > after);
+        loop {
+            if let Some(sample) = read(&self.sample).clone().filter(is_newer) {
+                return sample;
+            }
+            news.changed().await.expect("the replica holds the sender");
         }
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+    /// A replica that gives no sample for so long is not asked.
+    pub(crate) fn silence_max(&self) -> Duration {
+        self.settings.silence_max
+    }
+
+    /// A connection besides those that requests share; waits for it for as long as it takes.
+    pub(crate) async fn connect(&self) -> ClientWrapper {
+        connection::connect(self).await
+    }
+
+    /// A replica can be asked while its sample is fresh enough: one that hangs goes out by itself.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.sampled_within(self.settings.silence_max)
+    }
+
+    /// Its samples come as they should. One that owes a sample is left for another one long before it goes out.
+    pub(super) fn is_prompt(&self) -> bool {
+        self.sampled_within(self.settings.patience)
+    }
+
+    fn sampled_within(&self, silence: Duration) -> bool {
+        let oldest = silence + self.settings.position_interval;
+        read(&self.sample).as_ref().is_some_and(|sample| sample.taken_at.elapsed() <= oldest)
+    }
+
+    /// By how much the replica was behind at the last survey.
+    pub(super) fn lag(&self) -> Duration {
+        Duration::from_micros(self.lag_micros.load(Ordering::Relaxed))
+    }
+
+    /// The share of its requests that it is to get.
+    pub(super) fn share(&self) -> f64 {
+        f64::from_bits(self.share_bits.load(Ordering::Relaxed))
+    }
+
+    /// What the choice of a replica weighs.
+    pub(super) fn standing(&self, failed: bool) -> Standing {
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        Standing { failed, share: self.share(), prompt: self.is_prompt(), lag: self.lag(), in_flight }
+    }
+
+    /// Brings lag and share up to date, against the others that can be asked.
+    pub(super) fn survey(&self, others: &[&Arc<Self>]) {
+        let sample = read(&self.sample).clone();
+        let lag = sample.map(|sample| self.lag_now(&sample, others));
+        if let Some(lag) = lag {
+            self.lag_micros.store(lag.as_micros().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        let (mut trust, now) = (lock(&self.trust), Instant::now());
+        if !self.is_healthy() || lag.is_none_or(|lag| self.settings.limits.behind(lag)) {
+            trust.was_out(now);
+        }
+        self.share_bits.store(trust.share(now).to_bits(), Ordering::Relaxed);
+    }
+
+    /// The longest of what tells that it is behind: others have what it lacks, it has received what it has not replayed, or
+    /// it stands for longer than it should, as when its stream has ended, or when nobody writes.
+    fn lag_now(&self, sample: &Sample, others: &[&Arc<Self>]) -> Duration {
+        let progress = &sample.progress;
+        let micros = |more: i64| Duration::from_micros(more.unsigned_abs());
+        let lacks = |other: &&Arc<Self>| {
+            progress.moved_at.map(|moved_at| lock(&other.courses).moved.beyond(moved_at, micros)).unwrap_or_default()
+        };
+        let lacking = others.iter().map(lacks).max().unwrap_or_default();
+        if !progress.follows {
+            return lacking;
+        }
+        let courses = lock(&self.courses);
+        let unreplayed = progress.replayed.map(|replayed| courses.received.beyond(replayed, |_| Duration::ZERO));
+        let stands = courses.moved.stands_since().map(|since| since.elapsed().saturating_sub(STANDS_USUALLY));
+        lacking.max(unreplayed.unwrap_or_default()).max(stands.unwrap_or_default())
+    }
+
+    /// Why it is not asked, or not as much as others; nothing when it is.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let lag = || format!("behind by {} s", self.lag().as_secs());
+        match read(&self.sample).is_some() {
+            false => Some(read(&self.trouble).clone()),
+            true if !self.is_healthy() => Some("gives no sample in time".to_owned()),
+            true if !self.settings.limits.admit(self.lag()) => Some(format!("{}, too much to answer", lag())),
+            true if self.settings.limits.behind(self.lag()) => Some(lag()),
+            true if self.share() < 1.0 => Some(format!("at {:.0} % of its share", self.share() * 100.0)),
+            true => None,
+        }
+    }
+
+    /// Whether it may be asked now.
+    pub(super) fn can_answer(&self) -> bool {
+        self.is_healthy() && self.settings.limits.admit(self.lag())
     }
 
     /// Some connection can be used.
@@ -86,6 +197,10 @@ impl Replica {
     }
 
     pub(super) fn sampled(&self, sample: Sample) {
+        let mut courses = lock(&self.courses);
+        sample.progress.moved_at.inspect(|moved_at| courses.moved.saw(*moved_at, sample.taken_at));
+        sample.progress.received.inspect(|received| courses.received.saw(*received, sample.taken_at));
+        drop(courses);
         *write(&self.sample) = Some(Arc::new(sample));
         self.news.send_replace(());
     }
@@ -106,7 +221,7 @@ impl Replica {
     }
 
     /// Whether the newest sample is at least there.
-    pub(super) fn reaches(&self, position: &Position) -> bool {
+    pub(crate) fn reaches(&self, position: &Position) -> bool {
         read(&self.sample).as_ref().is_some_and(|sample| sample.reaches(position))
     }
 
@@ -137,8 +252,27 @@ impl Lease {
         self.connection.ask(query, self.sample.generation).await
     }
 
-    pub(super) fn sample(&self) -> Arc<Sample> {
-        self.sample.clone()
+    /// What an answer that was read under this lease rests on.
+    pub(super) fn grounds(&self) -> Grounds {
+        let lag = self.replica.lag();
+        let behind = self.replica.settings.limits.behind(lag).then_some(lag);
+        Grounds { sample: self.sample.clone(), behind }
+    }
+
+    /// Notes that the look-up failed: the replica is left out for a while.
+    pub(super) fn erred(&self) {
+        lock(&self.replica.trust).erred(Instant::now());
+        self.replica.share_bits.store(0.0_f64.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Whether the replica's samples come as they should.
+    pub(super) fn is_prompt(&self) -> bool {
+        self.replica.is_prompt()
+    }
+
+    /// Gives the connection up if it is mute, not only slow.
+    pub(super) fn give_up_if_mute(&self) {
+        self.connection.give_up_if_mute(self.replica.settings.silence_max);
     }
 
     /// Waits until the replica was sampled again, or until it should have been.
@@ -170,6 +304,10 @@ impl Drop for Lease {
 /// Each value behind these locks is replaced as a whole, so a panic elsewhere leaves it usable.
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {

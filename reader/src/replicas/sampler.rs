@@ -68,6 +68,7 @@ async fn follow_generation(replica: &Replica, client: &ClientWrapper, sampled: &
             Err(Ended::Database(error)) if disposition(&error) == Disposition::Retry(GENERATION) => return Ok(()),
             Err(ended) => return Err(ended),
         };
+        // One that can be sampled and takes no other connection can't be asked.
         if replica.is_connected() {
             replica.sampled(sample);
             *sampled = true;

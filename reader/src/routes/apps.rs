@@ -7,6 +7,7 @@ use shared::ids::AppId;
 use crate::answer::Answer;
 use crate::document::{self, write_string};
 use crate::error::Error;
+use crate::openapi::schema;
 use crate::page;
 use crate::position::number;
 use crate::queries::{AppCount, AppPage, AppPageRow, PageKey};
@@ -16,6 +17,12 @@ const LIMIT_MAX: i64 = 1000;
 const LIMIT_DEFAULT: i64 = 100;
 
 /// `GET /v1/apps/{app_id}`: how many sites have it.
+#[utoipa::path(
+    get, path = "/v1/apps/{app_id}", tag = "look-ups", operation_id = "get_app",
+    summary = "How many sites have an app",
+    params(("app_id" = String, Path)),
+    responses((status = 200, description = "The exact number; 0 for an app that nobody knows.", body = schema::AppCount))
+)]
 pub(crate) async fn count(call: &Call<'_>) -> Result<Answer, Error> {
     let app = call.id(0, AppId::new)?;
     let (sites, sample) = call.app.replicas.ask(&AppCount(&app), &call.demand).await?;
@@ -26,6 +33,20 @@ pub(crate) async fn count(call: &Call<'_>) -> Result<Answer, Error> {
 }
 
 /// `GET /v1/apps/{app_id}/sites`: one page of them, by site, then instance.
+#[utoipa::path(
+    get, path = "/v1/apps/{app_id}/sites", tag = "look-ups", operation_id = "list_sites_of_app",
+    summary = "The sites that have an app, page by page",
+    params(
+        ("app_id" = String, Path),
+        ("limit" = Option<i64>, Query, description = "Rows of a page.", minimum = 1, maximum = 1000),
+        ("after" = Option<String>, Query, description = "The `next` of the page before."),
+        ("include" = Option<String>, Query, description = "`app`: each row has the installation's other members too.", pattern = "^app$"),
+    ),
+    responses((
+        status = 200, body = schema::SitesOfApp,
+        description = "One page. A row that is there from the first request to the last is seen exactly once."
+    ))
+)]
 pub(crate) async fn sites(call: &Call<'_>) -> Result<Answer, Error> {
     let app = call.id(0, AppId::new)?;
     let limit = limit(call)?;

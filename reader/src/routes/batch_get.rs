@@ -8,6 +8,7 @@ use shared::ids::SiteId;
 use crate::answer::Answer;
 use crate::document::{Text, write_string};
 use crate::error::Error;
+use crate::openapi::schema;
 use crate::queries::{Batch, FoundDocument};
 use crate::request::Call;
 
@@ -21,9 +22,15 @@ struct Asked<'a> {
 }
 
 /// `POST /v1/installed-apps/batch-get`: `{"site_ids":[…]}`, answered in the order asked, each as often as asked.
-pub(crate) async fn batch_get(call: &mut Call<'_>) -> Result<Answer, Error> {
-    let body = call.json_body().await?;
-    let Asked { site_ids } = serde_json::from_slice(&body).map_err(|error| Error::InvalidBody(error.to_string()))?;
+#[utoipa::path(
+    post, path = "/v1/installed-apps/batch-get", tag = "look-ups", operation_id = "batch_get_sites",
+    summary = "Up to 1000 sites at once",
+    request_body(content = schema::BatchGet, content_type = "application/json"),
+    responses((status = 200, description = "In the order asked, each as often as asked.", body = schema::BatchResults))
+)]
+pub(crate) async fn batch_get(call: &Call<'_>) -> Result<Answer, Error> {
+    let Asked { site_ids } =
+        serde_json::from_slice(&call.body).map_err(|error| Error::InvalidBody(error.to_string()))?;
     if site_ids.len() > SITE_IDS_MAX {
         let message = format!("site_ids holds {} ids; at most {SITE_IDS_MAX} are allowed", site_ids.len());
         return Err(Error::InvalidBody(message));

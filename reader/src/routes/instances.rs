@@ -7,10 +7,17 @@ use super::apps::write_details;
 use crate::answer::Answer;
 use crate::document::write_string;
 use crate::error::Error;
+use crate::openapi::schema;
 use crate::queries::Instance;
 use crate::request::Call;
 
 /// `GET /v1/instances/{instance_id}`: the app and the site it is installed on, and the installation's details.
+#[utoipa::path(
+    get, path = "/v1/instances/{instance_id}", tag = "look-ups", operation_id = "get_instance",
+    summary = "Where one installation is",
+    params(("instance_id" = String, Path)),
+    responses((status = 200, description = "Its app, its site, and its other members.", body = schema::Instance))
+)]
 pub(crate) async fn instance(call: &Call<'_>) -> Result<Answer, Error> {
     let instance = call.id(0, InstanceId::new)?;
     let (found, sample) = call.app.replicas.ask(&Instance(&instance), &call.demand).await?;

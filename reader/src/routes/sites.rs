@@ -6,11 +6,18 @@ use shared::problem::Kind;
 use crate::answer::Answer;
 use crate::document;
 use crate::error::Error;
+use crate::openapi::schema::{OneOrMore, SiteDocument as SiteDocumentSchema};
 use crate::position::Claim;
 use crate::queries::{FoundDocument, SiteDocument};
 use crate::request::Call;
 
 /// `GET /v1/sites/{site_id}/installed-apps`: the stored document, byte for byte.
+#[utoipa::path(
+    get, path = "/v1/sites/{site_id}/installed-apps", tag = "look-ups", operation_id = "get_site",
+    summary = "The apps of a site",
+    params(("site_id" = String, Path)),
+    responses((status = 200, description = "The site's document, byte for byte as it is stored.", body = SiteDocumentSchema))
+)]
 pub(crate) async fn document(call: &Call<'_>) -> Result<Answer, Error> {
     let site = call.id(0, SiteId::new)?;
     let (found, claim) = look_up(call, &site).await?;
@@ -19,6 +26,12 @@ pub(crate) async fn document(call: &Call<'_>) -> Result<Answer, Error> {
 
 /// `GET /v1/sites/{site_id}/installed-apps/{app_id}`: the element, or the array of them where it is installed more than
 /// once.
+#[utoipa::path(
+    get, path = "/v1/sites/{site_id}/installed-apps/{app_id}", tag = "look-ups", operation_id = "get_app_of_site",
+    summary = "One app of a site",
+    params(("site_id" = String, Path), ("app_id" = String, Path)),
+    responses((status = 200, description = "The installation; an array where there are several.", body = OneOrMore))
+)]
 pub(crate) async fn app(call: &Call<'_>) -> Result<Answer, Error> {
     let (site, app) = (call.id(0, SiteId::new)?, call.id(1, AppId::new)?);
     let (found, claim) = look_up(call, &site).await?;

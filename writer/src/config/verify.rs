@@ -39,12 +39,12 @@ pub struct VerifyArgs {
     settle_max: Duration,
 
     /// Repair what differs: rows by an incremental snapshot of Debezium, rows that the source has deleted by this verb
-    #[arg(long, requires = "reason")]
+    #[arg(long)]
     repair: bool,
 
-    /// Why, for the audit table
-    #[arg(long, value_name = "TEXT", requires = "repair")]
-    reason: Option<String>,
+    /// Why it is repaired, for the audit table (siteview.audit)
+    #[arg(long, value_name = "TEXT", default_value = "the view differed from the source", requires = "repair")]
+    reason: String,
 
     /// Debezium's signal table in the source, schema.table; the connector's `signal.data.collection`
     #[arg(long, default_value = "public.debezium_signal", value_name = "TABLE")]
@@ -78,7 +78,7 @@ impl VerifyArgs {
             columns: Columns::of(projection).map_err(|why| Invalid::new("WRITER_PROJECTION", why))?,
             chunk_rows: self.chunk_rows,
             settle_max: self.settle_max,
-            repair: self.reason.clone(),
+            repair: self.repair.then(|| self.reason.clone()),
             signal_table: table("--signal-table", &self.signal_table)?,
         })
     }
@@ -133,11 +133,11 @@ mod tests {
     }
 
     #[test]
-    fn a_repair_states_its_reason() {
-        assert_eq!(
-            settings("a.b.c", &["--repair", "--reason", "slot lost"]).expect("ok").repair.as_deref(),
-            Some("slot lost")
-        );
-        assert!(settings("a.b.c", &["--repair"]).expect_err("no reason").contains("--reason"));
+    fn a_repair_is_asked_for_and_may_have_a_reason_of_its_own() {
+        let repair = |args: &[&str]| settings("a.b.c", args).expect("valid").repair;
+        assert_eq!(repair(&[]), None);
+        assert_eq!(repair(&["--repair"]).as_deref(), Some("the view differed from the source"));
+        assert_eq!(repair(&["--repair", "--reason", "slot lost"]).as_deref(), Some("slot lost"));
+        assert!(settings("a.b.c", &["--reason", "x"]).expect_err("no repair").contains("--repair"));
     }
 }

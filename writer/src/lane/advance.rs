@@ -3,12 +3,7 @@
 use std::sync::Arc;
 
 use super::Lane;
-use crate::{
-    batch::Part,
-    ends::Sample,
-    error::StoreError,
-    store::{NextPosition, TRANSACTION_MAX},
-};
+use crate::{batch::Part, ends::Sample, store::NextPosition};
 
 impl Lane {
     /// Takes the newest ends for the batches to come, and forgets claims that are over.
@@ -33,26 +28,5 @@ impl Lane {
         let sample = Arc::clone(&self.newest_sample.borrow_and_update());
         self.samples.push(Arc::clone(&sample));
         sample
-    }
-
-    /// Writes positions that have no batch. Where the stored one is another, somebody has moved it, and the claim is over.
-    pub(super) async fn save(&mut self, positions: Vec<NextPosition>) -> Result<(), StoreError> {
-        let tenures: Vec<_> = positions.iter().map(|position| Arc::clone(&position.tenure)).collect();
-        let saving = async {
-            let mut transaction = self.store.begin().await?;
-            let stored = transaction.lock_positions(&tenures).await?;
-            let is_moved = |p: &&NextPosition| stored[&p.tenure.partition] != p.next_offset;
-            let moved: Vec<i32> = positions.iter().filter(is_moved).map(|p| p.tenure.partition).collect();
-            if !moved.is_empty() {
-                return Err(StoreError::ClaimsOver(moved));
-            }
-            transaction.advance(&positions).await?;
-            transaction.commit().await
-        };
-        tokio::time::timeout(TRANSACTION_MAX, saving).await.unwrap_or(Err(StoreError::TimedOut(TRANSACTION_MAX)))?;
-        for position in positions.into_iter().filter(|position| position.blocked.is_none()) {
-            self.positions.insert(position.tenure.partition, position);
-        }
-        Ok(())
     }
 }

@@ -58,6 +58,7 @@ mod tests {
         let (mut found, mut stored, mut attempts) = (Vec::new(), Vec::new(), 0);
         while !left.is_empty() {
             attempts += 1;
+            assert!(attempts <= 10 * (count + 1), "the search for {bad:?} of {count} does not end");
             let tried = search.attempt(left.len());
             assert!((1..=left.len()).contains(&tried), "{tried} of {}", left.len());
             let is_refused = |record: &usize| bad.contains(record) && !found.contains(record);

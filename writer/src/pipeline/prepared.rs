@@ -79,6 +79,12 @@ impl Prepared {
         &self.records[..self.bisection.attempt(self.records.len())]
     }
 
+    /// Those of them that the view does not have yet: a commit whose answer was lost has stored what precedes `reached`, and
+    /// what is delivered twice is applied once.
+    pub(super) fn attempted_from(&self, reached: &HashMap<i32, i64>) -> Vec<&Decoded> {
+        self.attempted().iter().filter(|record| record.offset >= reached[&record.partition]).collect()
+    }
+
     /// Where each partition stands once the attempted records are stored.
     pub(super) fn next_offsets(&self) -> HashMap<i32, i64> {
         let left = &self.records[self.bisection.attempt(self.records.len())..];
@@ -131,3 +137,7 @@ impl Prepared {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "prepared_tests.rs"]
+mod tests;

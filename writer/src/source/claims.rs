@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
-
 use super::{Source, State};
 use crate::lane::Command;
 
@@ -65,11 +63,4 @@ impl Source {
             self.let_go(partition, State::Unclaimed(Instant::now()));
         }
     }
-}
-
-/// With `auto.offset.reset=error` the client says so of a fetch below the log's start or beyond its end, and stops.
-pub(super) fn lies_outside(error: &KafkaError) -> bool {
-    let codes =
-        [RDKafkaErrorCode::AutoOffsetReset, RDKafkaErrorCode::OffsetOutOfRange, RDKafkaErrorCode::LogTruncation];
-    error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{Offset, TopicPartitionList, consumer::Consumer};
+use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::KafkaResult};
 use tokio::sync::mpsc;
 
 use super::{POLL_MAX, Source, State};
@@ -84,6 +84,16 @@ impl Source {
                 tracing::warn!(lane = number, error = %error, "partitions could not be paused or resumed");
             }
             self.lanes[number].paused = stalled;
+        }
+    }
+
+    /// Pauses or resumes a partition that has just been assigned as its lane is. The client keeps the pause of a partition
+    /// over its unassignment (`RD_KAFKA_TOPPAR_F_APP_PAUSE` is the toppar's, which outlives it): what was paused when it was
+    /// revoked would come back paused, for good.
+    pub(super) fn follow_lane(&self, assigned: &TopicPartitionList, partition: i32) -> KafkaResult<()> {
+        match self.lanes[partition as usize % self.lanes.len()].paused {
+            true => self.consumer.pause(assigned),
+            false => self.consumer.resume(assigned),
         }
     }
 

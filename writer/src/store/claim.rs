@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn what_holds_a_partition_is_decided_by_brake_topic_and_log_in_this_order() {
         let ends = Ends { low: 10, high: 20 };
-        let (here, there) = (TopicId::sample(1), TopicId::sample(2));
+        let (here, there) = (TopicId::of_bits(1, 1).expect("an id"), TopicId::of_bits(1, 2).expect("an id"));
         let stored = |next_offset, id: Option<&TopicId>, state: Option<BlockedState>| Stored {
             next_offset,
             topic_id: id.map(|id| id.as_str().to_owned()),

@@ -8,19 +8,23 @@ use crate::{
     plan::{ChangeRow, Membership, Plan, SiteRow},
 };
 
-/// `document` null (and `etag` empty) leaves what is stored.
+/// `document` null (and `etag` empty) leaves what is stored. Postgres checks the constraints of the row that is proposed before it
+/// finds the stored one, so a site that goes on with its document has that proposed; there is none when its marker was swept.
 const SITE_APPS: &str = r#"
     insert into site_apps as s (site_id, version, partition, "offset", document, etag, source_position, source_epoch,
                                 last_delete_partition, deleted_at)
-    select u.site_id, u.version, u.partition, u."offset", u.document, coalesce(u.etag, ''), u.source_position,
-           u.source_epoch, u.last_delete_partition, case when u.alive then null else now() end
+    select u.site_id, u.version, u.partition, u."offset",
+           case when u.alive and u.document is null then (select o.document from site_apps o where o.site_id = u.site_id)
+                else u.document end,
+           coalesce(u.etag, ''), u.source_position, u.source_epoch, u.last_delete_partition,
+           case when u.alive then null else now() end
     from unnest($1::text[], $2::bigint[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::int[],
                 $9::int[], $10::bool[])
       as u (site_id, version, partition, "offset", document, etag, source_position, source_epoch,
             last_delete_partition, alive)
     on conflict (site_id) do update set
         version = excluded.version, partition = excluded.partition, "offset" = excluded."offset",
-        document = coalesce(excluded.document, s.document),
+        document = case when excluded.etag = '' then s.document else excluded.document end,
         etag = case when excluded.etag = '' then s.etag else excluded.etag end,
         source_position = excluded.source_position, source_epoch = excluded.source_epoch,
         last_delete_partition = excluded.last_delete_partition, written_at = now(),

@@ -83,8 +83,11 @@ fn each_difference_has_its_kind_and_another_version_is_none() {
     assert!(matches!(compare(&rejected, None), Some(Difference::Rejected(_))));
 }
 
+/// A key on the left, on the right, or on both sides.
+type Pair = (Option<String>, Option<String>);
+
 /// Reads both sides in chunks as the verb does, and joins them.
-fn joined(left: &[String], right: &[String], chunks: (usize, usize)) -> (Vec<(Option<String>, Option<String>)>, usize) {
+fn joined(left: &[String], right: &[String], chunks: (usize, usize)) -> (Vec<Pair>, usize) {
     let (mut a, mut b) = (Stream::unread(), Stream::unread());
     let (mut pairs, mut held_max) = (Vec::new(), 0);
     let (mut left, mut right) = (left.chunks(chunks.0), right.chunks(chunks.1));

@@ -37,7 +37,7 @@ pub struct Candidate {
     pub proven: bool,
     /// Why the difference counts.
     pub reason: String,
-    /// Apps that the source had at some look; `None` where the site did not exist.
+    /// Apps that the source had at some look, the newest last; `None` where the site did not exist.
     said: Vec<Option<u128>>,
 }
 
@@ -59,15 +59,17 @@ impl Candidate {
         candidate
     }
 
-    fn remember(&mut self, said: &Said) {
+    /// Keeps what the source said, the newest last; gives whether it says the same as at the look before.
+    fn remember(&mut self, said: &Said) -> bool {
         let apps = match said {
             Said::Site(apps, _) => Some(apps.hash),
             Said::Nothing => None,
-            Said::Rejected(_) => return,
+            Said::Rejected(_) => return true,
         };
-        if !self.said.contains(&apps) {
-            self.said.push(apps);
-        }
+        let unchanged = self.said.last() == Some(&apps);
+        self.said.retain(|earlier| *earlier != apps);
+        self.said.push(apps);
+        unchanged
     }
 
     /// Looks again; gives whether a difference remains.
@@ -78,8 +80,8 @@ impl Candidate {
             return false;
         }
         self.difference = difference;
-        self.proven = round.proves;
-        self.remember(said);
+        // A site that has changed since the look before may be seen between two of its changes.
+        self.proven = self.remember(said) && round.proves;
         true
     }
 

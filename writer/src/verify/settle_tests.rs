@@ -39,6 +39,8 @@ fn a_difference_is_over_when_the_view_holds_what_the_source_said_at_any_look() {
     );
     assert!(!candidate.clone().look(&said("d"), Some(&seen("c", 3)), &round(5, true)), "and to the second");
     assert!(!candidate.clone().look(&said("a"), Some(&seen("a", 1)), &round(5, true)), "the source has come back");
+    assert!(candidate.look(&said("d"), Some(&seen("a", 1)), &round(5, true)));
+    assert!(!candidate.proven, "it changed after the look before: the view may hold what was in between");
     assert!(candidate.look(&said("d"), Some(&seen("a", 1)), &round(5, true)) && candidate.proven);
 }
 

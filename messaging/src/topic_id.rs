@@ -42,7 +42,8 @@ impl TopicId {
         &self.0
     }
 
-    fn of_bits(most_significant: i64, least_significant: i64) -> Option<Self> {
+    /// The id of these 128 bits, as the protocol has them; `None` for zero.
+    pub fn of_bits(most_significant: i64, least_significant: i64) -> Option<Self> {
         // Brokers before 2.8 know no ids and send zero.
         let bits = (u128::from(most_significant.cast_unsigned()) << 64) | u128::from(least_significant.cast_unsigned());
         (bits != 0).then(|| Self(URL_SAFE_NO_PAD.encode(bits.to_be_bytes())))
@@ -147,14 +148,6 @@ fn no_error(code: rd_kafka_resp_err_t) -> Result<(), rd_kafka_resp_err_t> {
 
 fn millis(limit: Duration) -> i32 {
     i32::try_from(limit.as_millis()).expect("a limit of seconds")
-}
-
-#[cfg(test)]
-impl TopicId {
-    /// Some topic's.
-    pub(crate) fn sample(number: i64) -> Self {
-        Self::of_bits(1, number).expect("not zero")
-    }
 }
 
 #[cfg(test)]
