@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
 /// Crates that are deployed; the rules about sources hold for them.
-const SERVICES: [&str; 3] = ["shared", "writer", "reader"];
+const SERVICES: [&str; 4] = ["shared", "messaging", "writer", "reader"];
 const KAFKA: [&str; 2] = ["rdkafka", "rdkafka-sys"];
 const SQLX: [&str; 3] = ["sqlx", "sqlx-core", "sqlx-postgres"];
 /// The writer's stages; one file may know them all.
@@ -33,16 +33,17 @@ fn the_reader_links_no_kafka_client_and_nothing_that_writes_the_view() -> Result
 
 #[test]
 fn shared_knows_neither_kafka_nor_tables() -> Result<()> {
-    Graph::read()?.lacks("shared", &[&KAFKA[..], &SQLX, &["tokio-postgres", "deadpool-postgres"]].concat())
+    Graph::read()?.lacks("shared", &[&KAFKA[..], &SQLX, &["messaging", "tokio-postgres", "deadpool-postgres"]].concat())
 }
 
 #[test]
 fn services_do_not_know_each_other_and_tests_know_no_service() -> Result<()> {
     let graph = Graph::read()?;
+    graph.lacks("messaging", &["writer", "reader", "devstack", "acceptance"])?;
     graph.lacks("writer", &["reader", "devstack", "acceptance"])?;
-    graph.lacks("devstack", &["shared", "writer", "reader"])?;
-    graph.lacks("loadtest", &["shared", "writer", "reader", "acceptance"])?;
-    graph.lacks("acceptance", &["shared", "writer", "reader"])
+    graph.lacks("devstack", &["shared", "messaging", "writer", "reader"])?;
+    graph.lacks("loadtest", &["shared", "messaging", "writer", "reader", "acceptance"])?;
+    graph.lacks("acceptance", &["shared", "messaging", "writer", "reader"])
 }
 
 #[test]
@@ -50,7 +51,7 @@ fn only_config_reads_the_environment() -> Result<()> {
     nothing(rule_environment(&sources(&SERVICES)?))?;
     // clippy forbids the calls everywhere; this is the list of those who may.
     let excused = |source: &&Source| source.code.contains("clippy::disallowed_methods");
-    let all = sources(&["shared", "writer", "reader", "devstack", "acceptance", "loadtest"])?;
+    let all = sources(&["shared", "messaging", "writer", "reader", "devstack", "acceptance", "loadtest"])?;
     let files: Vec<&str> = all.iter().filter(excused).map(|source| source.path.as_str()).collect();
     ensure!(
         files == ["acceptance/src/torture/stream.rs", "devstack/src/options.rs"],
@@ -106,7 +107,7 @@ fn rule_environment(sources: &[Source]) -> Vec<String> {
 }
 
 fn rule_metrics(sources: &[Source]) -> Vec<String> {
-    let names = ["counter!(", "gauge!(", "histogram!(", "\"writer_", "\"reader_"];
+    let names = ["counter!(", "gauge!(", "histogram!(", "\"writer_", "\"reader_", "\"consumer_"];
     offences(sources, &names, |path| path.ends_with("/observe.rs"))
 }
 

@@ -2,16 +2,32 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`consumer`] | hands records to a handler, in order; retries, dead letters, blocking, parking |
+//! | [`retry`] | retry policies as data, and the one function that decides |
+//! | [`blocking`] | what holds a partition, and the commands that end it |
+//! | [`dead_letter`], [`brake`] | records that cannot be used, and what stops them from becoming too many |
 //! | [`kv_store`] | a compacted topic in memory, complete before it says so |
 //! | [`transaction`] | records in, records out, offsets: exactly once |
 //! | [`atomic_kv_store`] | values changed by commands, exactly once, with callbacks |
-//! | [`topic_id`] | which topic a name stands for |
+//! | [`settings`], [`headers`], [`record`], [`topic_id`] | the client's settings, headers as bytes, an owned record, which topic a name stands for |
+//!
+//! What this crate refuses to know: what records are about, SQL, and the environment.
 
 pub mod atomic_kv_store;
+pub mod blocking;
+pub mod brake;
 mod client;
+pub mod consumer;
+pub mod dead_letter;
+mod durable;
+pub mod headers;
 pub mod kv_store;
 mod log_ends;
+pub mod record;
+pub mod retry;
+pub mod settings;
 pub mod topic_id;
+mod topics;
 pub mod transaction;
 
 pub use atomic_kv_store::{AtomicKvStore, AtomicKvStoreConfig};

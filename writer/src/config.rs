@@ -5,6 +5,7 @@ mod verify;
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
+use messaging::{brake::BrakeLimits, settings};
 use shared::config::{Common, Invalid, Secret, bytes_between, duration_between, mask_urls, secret_from};
 use shared::healthcheck::HealthcheckArgs;
 use sqlx::postgres::PgConnectOptions;
@@ -12,10 +13,8 @@ use sqlx::postgres::PgConnectOptions;
 pub use verify::{VerifyArgs, VerifySettings};
 
 use crate::{
-    brake::BrakeLimits,
     decode::Limits,
     generation::GenerationVerb,
-    kafka,
     projection::Projection,
     store::Primary,
     verbs::{PositionArgs, SourceEpochArgs, UnblockArgs},
@@ -207,11 +206,11 @@ impl Config {
         let url = secret_from("DATABASE_URL", args.database_url, args.database_url_file)?
             .ok_or_else(|| Invalid::new("DATABASE_URL", "is required: the primary's postgres:// URL"))?;
         let properties = match &args.kafka_properties_file {
-            Some(path) => kafka::read_properties(path)?,
+            Some(path) => settings::read_properties(path)?,
             None => HashMap::new(),
         };
         let servers = args.bootstrap_servers.as_deref();
-        let kafka = kafka::client_settings(servers, properties, verb.does_without_kafka())?;
+        let kafka = settings::client_settings(servers, properties, verb.does_without_kafka())?;
         let (projection, projection_text) = projection(args.projection)?;
         let verify = match &verb {
             Verb::Verify(settings) => Some(settings.check(&args.topic, &projection)?),

@@ -14,6 +14,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use messaging::{brake::BrakeLimits, dead_letter::DeadLetters};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +22,6 @@ use crate::{
     assignment::TopicConsumer,
     batch::{Batch, Part, Tenure},
     board::Board,
-    brake::BrakeLimits,
-    dead_letter::DeadLetters,
     decode::Limits,
     ends::{Sample, Samples},
     error::{Disposition, StoreError},

@@ -19,9 +19,7 @@ pub mod apps;
 mod assignment;
 pub mod batch;
 mod board;
-pub mod brake;
 pub mod config;
-pub mod dead_letter;
 pub mod decode;
 pub mod ends;
 pub mod error;
@@ -54,6 +52,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use messaging::dead_letter::DeadLetters;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
@@ -77,7 +76,6 @@ use crate::{
     batch::BatchLimits,
     board::Board,
     config::Config,
-    dead_letter::DeadLetters,
     ends::{SAMPLE_INTERVAL, Sample},
     generation::follow::{self, Feed, NoFeed, Turn},
     heartbeat::Heartbeats,

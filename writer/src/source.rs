@@ -8,7 +8,6 @@
 //! Offsets are committed to the group after the view has them, as a hint for lag tools; nothing here reads them.
 
 mod claims;
-mod headers;
 mod lanes;
 
 use std::{
@@ -17,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use messaging::headers;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{CommitMode, Consumer},

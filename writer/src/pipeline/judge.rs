@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use messaging::brake::{Brake, BrakeLimits, Tripped};
 use shared::ids::SiteId;
 
 use super::prepared::Decoded;
 use crate::{
-    brake::{Brake, BrakeLimits, Tripped},
     fold::{Place, Sites, Undecided, fold},
     observe::RecordOutcome,
     projection::OnTruncate,

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use messaging::dead_letter::Letter;
+
 use super::bisection::{Bisection, Refused};
 use crate::{
     batch::{Batch, Part},
-    dead_letter::Letter,
     decode::Event,
     rejection::Rejection,
     store::NextPosition,

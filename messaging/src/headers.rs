@@ -10,7 +10,7 @@ use rdkafka::{
 };
 
 /// Name and value of each header in their order; a null value is `None`.
-pub(super) fn of<'m>(message: &'m BorrowedMessage<'_>) -> Vec<(&'m [u8], Option<&'m [u8]>)> {
+pub fn of<'m>(message: &'m BorrowedMessage<'_>) -> Vec<(&'m [u8], Option<&'m [u8]>)> {
     let mut headers: *mut rd_kafka_headers_t = std::ptr::null_mut();
     // SAFETY: the message is alive while it is borrowed; the headers that librdkafka gives out stay its own.
     let found = unsafe { rd_kafka_message_headers(message.ptr(), &raw mut headers) };

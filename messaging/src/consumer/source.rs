@@ -1,0 +1,93 @@
+//! What belongs to a consumed topic: its retries, its retry topics, its dead letters. Made before anything is consumed.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use rdkafka::error::KafkaError;
+
+use super::config::ConsumerConfig;
+use crate::{
+    blocking::{OpenError, ensure},
+    dead_letter::DeadLetters,
+    retry::{RetryConfig, Stage},
+    settings::client,
+    topics::{self, Admin, Shape},
+};
+
+const CLIENT_ID: &str = "siteview-consumer";
+/// A record stays in a retry topic for its delay and so much longer.
+const RETENTION_BEYOND: Duration = Duration::from_secs(7 * 86_400);
+
+/// A topic that is read, and what becomes of its records when they fail.
+#[derive(Clone)]
+pub(super) struct Source {
+    /// The consumer's topic; for a retry topic the one to which it belongs.
+    pub(super) topic: Arc<str>,
+    pub(super) stage: Stage,
+    pub(super) retries: Arc<RetryConfig>,
+    /// Name and partitions of each retry topic.
+    pub(super) retry_topics: Arc<[(String, i32)]>,
+    pub(super) letters: Arc<DeadLetters>,
+}
+
+/// Finds the topics and makes their retry topics; gives what is to be read, and how many replicas topics have here.
+pub(super) async fn open(config: &ConsumerConfig) -> Result<(HashMap<Arc<str>, Source>, i32), OpenError> {
+    let admin: Admin = client(&config.settings, &[("client.id", CLIENT_ID)]).create()?;
+    let (mut sources, mut replicas) = (HashMap::new(), 1);
+    for (name, retries) in &config.topics {
+        let found = shape(config, name).await?.ok_or_else(|| OpenError::Missing(name.clone()))?;
+        replicas = replicas.max(found.replicas);
+        let retry_topics = retry_topics(config, &admin, name, retries, found).await?;
+        let topic = Arc::<str>::from(name.as_str());
+        let source = Source {
+            topic: Arc::clone(&topic),
+            stage: Stage::Source,
+            retries: Arc::new(retries.clone()),
+            retry_topics: retry_topics.into(),
+            letters: Arc::new(DeadLetters::new(&config.settings, name, &config.group)),
+        };
+        for (number, (retry_topic, _)) in source.retry_topics.iter().enumerate() {
+            let retry = Source { stage: Stage::Retry(number), ..source.clone() };
+            sources.insert(retry_topic.as_str().into(), retry);
+        }
+        sources.insert(topic, source);
+    }
+    Ok((sources, replicas))
+}
+
+async fn shape(config: &ConsumerConfig, topic: &str) -> Result<Option<Shape>, OpenError> {
+    let (finder, topic) = (topics::finder(&config.settings, CLIENT_ID)?, topic.to_owned());
+    let found = tokio::task::spawn_blocking(move || topics::shape(&finder, &topic)).await;
+    Ok(found.map_err(|_| KafkaError::Canceled)??)
+}
+
+async fn retry_topics(
+    config: &ConsumerConfig,
+    admin: &Admin,
+    topic: &str,
+    retries: &RetryConfig,
+    source: Shape,
+) -> Result<Vec<(String, i32)>, OpenError> {
+    let delays = retries.retry_topic_delays();
+    if delays.is_empty() {
+        return Ok(Vec::new());
+    }
+    let refused = |why: String| OpenError::NotCreated { topic: topic.to_owned(), why };
+    let bytes_max = topics::max_message_bytes(admin, topic).await.map_err(refused)?;
+    let longest = delays.iter().max().copied().unwrap_or_default() * 2;
+    let retention_ms = (longest + RETENTION_BEYOND).as_millis().to_string();
+    let settings = [
+        // A record is due when the broker has had it for its delay.
+        ("message.timestamp.type", "LogAppendTime"),
+        ("max.message.bytes", bytes_max.as_str()),
+        ("retention.ms", retention_ms.as_str()),
+        ("cleanup.policy", "delete"),
+    ];
+    let mut made = Vec::new();
+    for name in config.retry_topics(topic) {
+        ensure(admin, &config.settings, &name, source, &settings).await?;
+        // One that was there before may have another number of partitions than its source has by now.
+        let partitions = shape(config, &name).await?.map_or(source.partitions, |shape| shape.partitions);
+        made.push((name, partitions));
+    }
+    Ok(made)
+}

@@ -1,0 +1,75 @@
+//! Topics that this library makes for itself: found as they are, or created like the topic they belong to.
+
+use std::time::Duration;
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer as _},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    metadata::MetadataTopic,
+};
+
+use crate::settings::{Settings, client};
+
+/// How long the brokers may take for one answer.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// The admin's client.
+pub(crate) type Admin = AdminClient<DefaultClientContext>;
+
+/// Partitions and replicas of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) partitions: i32,
+    pub(crate) replicas: i32,
+}
+
+/// A consumer that looks topics up: doing so with a producer may create them, with the broker's defaults.
+pub(crate) fn finder(settings: &Settings, client_id: &str) -> KafkaResult<BaseConsumer> {
+    client(settings, &[("allow.auto.create.topics", "false"), ("client.id", client_id)]).create()
+}
+
+/// Blocks while it asks; `None` when there is no such topic.
+pub(crate) fn shape(finder: &BaseConsumer, topic: &str) -> KafkaResult<Option<Shape>> {
+    let metadata = finder.fetch_metadata(Some(topic), ANSWER_MAX)?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    match found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from) {
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(None),
+        Some(code) => return Err(KafkaError::MetadataFetch(code)),
+        None => {}
+    }
+    let partitions = found.map_or(&[][..], MetadataTopic::partitions);
+    let replicas = partitions.iter().map(|partition| partition.replicas().len()).max().unwrap_or_default();
+    let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+    Ok((!partitions.is_empty()).then(|| Shape { partitions: count(partitions.len()), replicas: count(replicas) }))
+}
+
+/// Creates a topic; one that another member has just created is fine. Errors are the broker's words.
+pub(crate) async fn create(admin: &Admin, name: &str, shape: Shape, config: &[(&str, &str)]) -> Result<(), String> {
+    let topic = NewTopic::new(name, shape.partitions, TopicReplication::Fixed(shape.replicas));
+    let topic = config.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
+    let created = admin.create_topics([&topic], &options()).await.map_err(|error| error.to_string())?;
+    match created.into_iter().next() {
+        Some(Ok(_)) => {
+            tracing::info!(topic = name, partitions = shape.partitions, "topic created");
+            Ok(())
+        }
+        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+        Some(Err((_, code))) => Err(code.to_string()),
+        None => Err("the broker said nothing about it".to_owned()),
+    }
+}
+
+/// What `max.message.bytes` of a topic is. Errors are the broker's words.
+pub(crate) async fn max_message_bytes(admin: &Admin, topic: &str) -> Result<String, String> {
+    let described = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await;
+    let described = described.map_err(|error| error.to_string())?.into_iter().next();
+    let described = described.ok_or("no answer")?.map_err(|code| code.to_string())?;
+    let entry = described.get("max.message.bytes").and_then(|entry| entry.value.clone());
+    entry.ok_or_else(|| "max.message.bytes is not told".to_owned())
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ANSWER_MAX)).operation_timeout(Some(ANSWER_MAX))
+}

@@ -1,0 +1,99 @@
+//! Members that come, go and die in the middle of the work.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::Result;
+use messaging::{
+    blocking::Verb,
+    consumer::ConsumerConfig,
+    retry::{Exhausted, RetryConfig},
+};
+
+use crate::{
+    order::{by_key, produced},
+    stage::{Answer, Stage},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_come_and_go_in_order_repeat_nothing_and_keep_the_order() -> Result<()> {
+    let stage = Stage::new(2).await?;
+    let config = || ConsumerConfig { drain_max: Duration::from_secs(20), ..stage.config(RetryConfig::empty()) };
+    let first = stage.start(config())?;
+    let mut values = produced(&stage, 10, 0..100).await?;
+    let second = stage.start(config())?;
+    values.extend(produced(&stage, 10, 100..300).await?);
+    stage.world.until_done(200).await?;
+    first.stop().await?;
+    values.extend(produced(&stage, 10, 300..400).await?);
+    let done = stage.world.until_done(400).await?;
+    assert_eq!(by_key(&done), by_key(&values), "each once, each key in its order");
+    second.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_dies_loses_nothing() -> Result<()> {
+    let stage = Stage::new(2).await?;
+    let config = || stage.config(RetryConfig::empty());
+    let (first, second) = (stage.start(config())?, stage.start(config())?);
+    let mut values = produced(&stage, 10, 0..200).await?;
+    stage.world.until_done(50).await?;
+    first.kill().await;
+    values.extend(produced(&stage, 10, 200..300).await?);
+    let third = stage.start(config())?;
+    let all: BTreeSet<&String> = values.iter().collect();
+    let seen = async || {
+        let done = stage.world.done();
+        (done.iter().collect::<BTreeSet<_>>().len() == all.len()).then_some(done)
+    };
+    let done = devstack::eventually("all are handled", crate::stage::DEADLINE, seen).await?;
+    // What was repeated aside, each key is in order: the first handling of each.
+    let mut once = BTreeSet::new();
+    let firsts: Vec<String> = done.into_iter().filter(|value| once.insert(value.clone())).collect();
+    assert_eq!(by_key(&firsts), by_key(&values));
+    second.stop().await?;
+    third.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_does_not_end_holds_up_no_rebalance() -> Result<()> {
+    let stage = Stage::new(2).await?;
+    let config = || ConsumerConfig { drain_max: Duration::from_millis(200), ..stage.config(RetryConfig::empty()) };
+    ["0:stuck", "1:stuck"].iter().for_each(|value| stage.world.answer(value, Answer::Waits));
+    stage.produce(&["0:stuck", "1:stuck"]).await?;
+    let first = stage.start(config())?;
+    stage.world.until_attempted("0:stuck", 1).await?;
+    stage.world.until_attempted("1:stuck", 1).await?;
+    let second = stage.start(config())?;
+    // One of the two went to the second member, which begins it anew; the first one's attempt at it was dropped.
+    let repeated = async || {
+        let count = stage.world.attempts("0:stuck").len() + stage.world.attempts("1:stuck").len();
+        (count == 3).then_some(())
+    };
+    devstack::eventually("the other member takes over", crate::stage::DEADLINE, repeated).await?;
+    ["0:stuck", "1:stuck"].iter().for_each(|value| stage.world.open_gate(value));
+    stage.produce(&["0:a", "1:b"]).await?;
+    assert_eq!(stage.world.until_done(4).await?.len(), 4, "each was handled once");
+    first.stop().await?;
+    second.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_holds_a_partition_moves_with_it() -> Result<()> {
+    let stage = Stage::new(2).await?;
+    let config = || stage.config(RetryConfig::empty().exhausted(Exhausted::Block));
+    ["0:bad", "1:bad"].iter().for_each(|value| stage.world.answer(value, Answer::Fails("bad")));
+    stage.produce(&["0:bad", "1:bad", "0:a", "1:b"]).await?;
+    let first = stage.start(config())?;
+    stage.until_blocked(0, 0).await?;
+    stage.until_blocked(1, 0).await?;
+    let second = stage.start(config())?;
+    first.stop().await?;
+    // Whoever has them by now: the partitions stand, without another attempt, and a command finds their owner.
+    stage.command(Verb::Skip, 0, 0).await?;
+    stage.command(Verb::Skip, 1, 0).await?;
+    let done: BTreeSet<String> = stage.world.until_done(2).await?.into_iter().collect();
+    assert_eq!(done, ["0:a".to_owned(), "1:b".to_owned()].into());
+    assert_eq!(stage.until_dead(2).await?.len(), 2);
+    assert_eq!((stage.world.attempts("0:bad").len(), stage.world.attempts("1:bad").len()), (1, 1));
+    second.stop().await
+}
