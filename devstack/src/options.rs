@@ -126,11 +126,11 @@ pub fn default_cache_dir() -> Result<PathBuf> {
     }
 }
 
-/// The folder of the running executable; for a test binary the one above it, where Cargo puts the workspace's binaries.
+/// The folder of the running executable; for a test binary or an example the one above it, where Cargo puts the workspace's binaries.
 pub fn bin_dir() -> Result<PathBuf> {
     let executable = std::env::current_exe().context("the path of this executable is unknown")?;
     let folder = executable.parent().context("an executable lies in a folder")?;
-    let above = folder.parent().filter(|_| folder.ends_with("deps"));
+    let above = folder.parent().filter(|_| folder.ends_with("deps") || folder.ends_with("examples"));
     Ok(above.unwrap_or(folder).to_owned())
 }
 
