@@ -55,8 +55,8 @@ struct Described;
 fn document() -> Value {
     let mut document = serde_json::to_value(Described::openapi()).expect("the description is JSON");
     for route in Route::ALL {
-        let Some(operations) = document["paths"][route.template()].as_object_mut() else { continue };
-        operations.values_mut().for_each(|operation| complete(operation, route));
+        let operations = document["paths"].get_mut(route.template()).and_then(Value::as_object_mut);
+        operations.into_iter().flat_map(Map::values_mut).for_each(|operation| complete(operation, route));
     }
     document["components"]["headers"] = headers();
     document["components"]["parameters"] = parameters();

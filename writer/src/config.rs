@@ -325,10 +325,6 @@ mod tests {
                 &["verify", "--database-url", "postgres://h/d", "--source-database-url", "postgres://u:secret@[x"],
                 "WRITER_SOURCE_DATABASE_URL",
             ),
-            (
-                &["verify", "--database-url", "postgres://h/d", "--source-database-url", "postgres://h/s", "--repair"],
-                "--reason",
-            ),
             (&["--database-url", "postgres://h/d", "--brake-percent", "101"], "brake-percent"),
             (&["--database-url", "postgres://h/d", "--brake-run-records", "0"], "brake-run-records"),
         ] {

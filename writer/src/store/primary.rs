@@ -20,6 +20,8 @@ use crate::error::StoreError;
 
 /// How long one host may take to accept a connection and say whether it takes writes.
 const HOST_MAX: Duration = Duration::from_secs(3);
+/// How the URL of a database begins, as libpq has it.
+const SCHEMES: [&str; 2] = ["postgres", "postgresql"];
 /// Values of `target_session_attrs` that mean what is done here anyway.
 const SESSION_ATTRS: [&str; 2] = ["read-write", "primary"];
 
@@ -45,6 +47,9 @@ impl Primary {
     /// Reads a URL with one host or more; the rest of it holds for all of them.
     pub fn parse(url: &str) -> Result<Self, NoUrl> {
         let (scheme, rest) = url.split_once("://").ok_or(NoUrl::Form)?;
+        if !SCHEMES.contains(&scheme) {
+            return Err(NoUrl::Form);
+        }
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let (login, hosts) = authority.rsplit_once('@').map_or(("", authority), |(login, hosts)| (login, hosts));
         let at = if login.is_empty() { "" } else { "@" };
