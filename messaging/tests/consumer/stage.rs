@@ -1,5 +1,7 @@
 //! One test's own topic, group and consumers on the shared broker.
 
+#![expect(clippy::unwrap_used, reason = "a step of a test that fails ends the test")]
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
