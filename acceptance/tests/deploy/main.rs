@@ -11,8 +11,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use devstack::{Endpoints, Part, postgres};
+use tokio::sync::OnceCell;
 
 const PARTS: [Part; 4] = [Part::Connect, Part::Writer, Part::Reader, Part::Prometheus];
+/// The tests share the system, and the first of them seeds it.
+static SEEDED: OnceCell<()> = OnceCell::const_new();
 /// A site of the seed, the one that the README asks for.
 const SITE: &str = "895d8684-9d84-825e-abbe-def0faeb8045";
 
@@ -24,14 +27,12 @@ async fn system() -> Result<Option<Endpoints>> {
         return Ok(None);
     }
     let endpoints = devstack::shared(&PARTS)?;
-    let source = postgres::client(endpoints.source_database_url.as_deref().context("source")?).await?;
-    let present = "select count(*) > 0 from public.meta_site";
-    if !source.query_one(present, &[]).await?.get::<_, bool>(0) {
-        source
-            .batch_execute(include_str!("../../../deploy/compose/seed.sql"))
-            .await
-            .context("deploy/compose/seed.sql")?;
-    }
+    let seeding = async || {
+        let source = postgres::client(endpoints.source_database_url.as_deref().context("source")?).await?;
+        let seed = include_str!("../../../deploy/compose/seed.sql");
+        source.batch_execute(seed).await.context("deploy/compose/seed.sql")
+    };
+    SEEDED.get_or_try_init(seeding).await?;
     Ok(Some(endpoints))
 }
 
