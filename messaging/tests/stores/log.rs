@@ -65,7 +65,9 @@ pub async fn delete_before(broker: &Broker, topic: &str, partition: i32, offset:
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
     let deleted = broker.admin()?.delete_records(&list, &AdminOptions::new()).await?;
-    let low = deleted.find_partition(topic, partition).context("the partition is answered")?.offset();
+    let answer = deleted.find_partition(topic, partition).context("the partition is answered")?;
+    answer.error()?;
+    let low = answer.offset();
     ensure!(low == Offset::Offset(offset), "the log begins at {low:?} instead of {offset}");
     Ok(())
 }
