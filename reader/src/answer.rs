@@ -117,6 +117,10 @@ impl Error {
         match self {
             Error::Missing { claim, .. } => insert_claim(headers, *claim),
             Error::MethodNotAllowed { allow } => drop(headers.insert(header::ALLOW, HeaderValue::from_static(allow))),
+            // Who sends such heads shall not send more of them over a connection that others could have.
+            Error::HeadersTooLarge(_) => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             _ => {}
         }
         response

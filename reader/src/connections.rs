@@ -85,12 +85,14 @@ impl Connections {
     fn make_room(&self) -> bool {
         let waiting_enough = self.now().saturating_sub(WAIT_MIN.as_micros() as u64);
         let places = self.places();
-        let waits = |place: &&Arc<Place>| {
+        let waits = |(_, place): &(&u64, &Arc<Place>)| {
             let since = place.waits_since.load(Ordering::Relaxed);
             (1..=waiting_enough).contains(&since) && !place.leave.is_cancelled()
         };
-        let longest = places.values().filter(waits).min_by_key(|place| place.waits_since.load(Ordering::Relaxed));
-        longest.inspect(|place| place.leave.cancel()).is_some()
+        // Of two that began in one microsecond the one that came first.
+        let since = |(number, place): &(&u64, &Arc<Place>)| (place.waits_since.load(Ordering::Relaxed), **number);
+        let longest = places.iter().filter(waits).min_by_key(since);
+        longest.inspect(|(_, place)| place.leave.cancel()).is_some()
     }
 
     /// Never 0, which says that a request is in hand.

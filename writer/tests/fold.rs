@@ -48,7 +48,7 @@ fn holds(cases: u32, property: impl Fn(&Case) -> Result<(), String>) {
 
 /// The view after reading a topic equals the source, and what a history of this kind may leave out is all that it left out.
 fn view_equals_source(case: &Case, topic: &Topic, sabotage: Sabotage) -> Result<(), String> {
-    let Read { view, incomplete } = read(topic, Cuts::Anywhere(&case.cuts), sabotage)?;
+    let Read { view, incomplete, .. } = read(topic, Cuts::Anywhere(&case.cuts), sabotage)?;
     let complete = case.positions != Positions::All || incomplete.is_empty();
     ensure(complete, || format!("incomplete rows at {incomplete:?}"))?;
     truth::check(&view, topic)
@@ -67,6 +67,9 @@ fn the_view_is_the_same_wherever_batches_are_cut() {
             read(&topic, Cuts::Anywhere(&case.cuts), Sabotage::Nothing)?,
             read(&topic, Cuts::Every(1), Sabotage::Nothing)?,
         ];
+        if case.positions != Positions::All && (any.has_run_out || one.has_run_out) {
+            return Ok(());
+        }
         ensure(any.incomplete == one.incomplete, || format!("incomplete: {:?}, {:?}", any.incomplete, one.incomplete))?;
         // Several changes of a site in one batch may be one event with the net effect.
         any.view.changes.clear();

@@ -109,8 +109,8 @@ async fn a_token_holds_over_a_switch_of_generations_which_is_told_as_a_gap() -> 
         let gap = eventually("the switch is told", NOTICED_MAX, told).await?;
         ensure!(gap["changes"] == Value::Array(vec![]), "what was told is not told again: {gap}");
         let next = gap["next"].as_str().context("next")?;
-        system.topic().produce(&source.records(200))?;
         let before = logged(system, second, "true").await?;
+        system.topic().produce(&source.records(200))?;
         system.drained_in(second).await?;
         system.replica_caught_up().await?;
         let all = logged(system, second, "true").await?;

