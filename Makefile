@@ -5,7 +5,7 @@ CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture mutations exactly-once fuzz-api clients bench doctor fmt lint install build
+.PHONY: help demo test torture replicas mutations exactly-once fuzz-api clients bench doctor fmt lint install build
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -24,6 +24,9 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 
 torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer
 	$(dir $(DEVSTACK))torture "$(SEED)" "$(MINUTES)"
+
+replicas: build ## one of two replicas is killed, frozen, held back, disturbed and promoted while clients read
+	$(CARGO) test --release --workspace --locked --test replicas -- --nocapture
 
 mutations: build ## puts deliberate bugs into a copy of the sources, and sees each one found; about an hour
 	acceptance/mutations/run.sh $(ONLY)
