@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use messaging::settings::Settings;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{access::Access, redaction::Redaction, redrive::Workers, snapshot::Snapshot};
+use crate::{access::Access, error::Error, redaction::Redaction, redrive::Workers, snapshot::Snapshot};
 
-/// Look-ups of records at once: each has a client of Kafka for itself.
-const READS_MAX: usize = 4;
+/// Look-ups, counts and commands at once: each has clients of Kafka for itself.
+const LOOKS_MAX: usize = 4;
 /// Browsers that are told of each change.
 const STREAMS_MAX: usize = 64;
 
@@ -21,7 +21,7 @@ pub(crate) struct App {
     pub(crate) workers: Workers,
     /// How things stand.
     pub(crate) now: watch::Receiver<Arc<Snapshot>>,
-    pub(crate) reads: Arc<Semaphore>,
+    looks: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) redrive_max: u64,
     /// Cancelled when streams shall end.
@@ -41,11 +41,16 @@ impl App {
             access: Access::new(config.tokens.clone()),
             workers,
             now,
-            reads: Arc::new(Semaphore::new(READS_MAX)),
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             redrive_max: config.redrive_max,
             ending,
         }
+    }
+
+    /// A place among those who ask Kafka, for as long as it is held.
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.looks).try_acquire_owned().map_err(|_| Error::Overloaded)
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {

@@ -32,9 +32,6 @@ type TopicPartition = (String, i32);
 
 /// A client that joins no group: `own` settings win over the operator's.
 pub(crate) fn onlooker(settings: &Settings, own: &[(&str, &str)]) -> KafkaResult<BaseConsumer> {
-    let of_members = |key: &str| key.starts_with("group.") || key.starts_with("partition.assignment");
-    let settings = settings.iter().filter(|(key, _)| !of_members(key));
-    let settings = settings.map(|(key, value)| (key.clone(), value.clone())).collect();
     let always = [
         ("group.id", "siteview-console"),
         ("client.id", "siteview-console"),
@@ -47,7 +44,13 @@ pub(crate) fn onlooker(settings: &Settings, own: &[(&str, &str)]) -> KafkaResult
         ("queued.max.messages.kbytes", "8192"),
         ("fetch.wait.max.ms", "100"),
     ];
-    client(&settings, &[&always[..], own].concat()).create()
+    client(&of_no_member(settings), &[&always[..], own].concat()).create()
+}
+
+/// The operator's settings for a client that is in no group: those of members would be refused or mean nothing.
+pub(crate) fn of_no_member(settings: &Settings) -> Settings {
+    let of_members = |key: &str| key.starts_with("group.") || key.starts_with("partition.assignment");
+    settings.iter().filter(|(key, _)| !of_members(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// Who asks, and what it remembers from one time to the next.

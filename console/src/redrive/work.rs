@@ -19,7 +19,7 @@ use super::{
     ledger::Ledger,
     scan::{Batch, BatchMax, Moved, Scan},
 };
-use crate::survey::{ANSWER_MAX, onlooker};
+use crate::survey::{ANSWER_MAX, of_no_member, onlooker};
 
 /// Letters of one transaction.
 const LETTERS_MAX: usize = 500;
@@ -132,13 +132,7 @@ impl Worker {
     /// Fences whoever works on the same topic, and learns what was moved so far.
     fn begin(settings: &Settings, redrive: &Redrive) -> Result<Self, RedriveError> {
         let topic = &redrive.dead_letter_topic;
-        let of_members = |key: &str| key.starts_with("group.") || key.starts_with("partition.assignment");
-        let settings_of_no_member: Settings = settings
-            .iter()
-            .filter(|(key, _)| !of_members(key))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        let producer: Producer = client(&settings_of_no_member, &OWN)
+        let producer: Producer = client(&of_no_member(settings), &OWN)
             .set("transactional.id", format!("console-redrive-{topic}"))
             .create()
             .map_err(RedriveError::kafka("the producer"))?;

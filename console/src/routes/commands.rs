@@ -56,6 +56,7 @@ pub(crate) async fn send(
     let reason = confirmed(&sent.reason, &sent.confirm, &wanted.confirmation())?;
     let wanted = Wanted { reason, ..wanted };
     wanted.check(&app.snapshot())?;
+    let _place = app.place()?;
     let sent = commands::send(&app.settings, &wanted, OUTCOME_MAX).await?;
     let status = if sent.event.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(sent)).into_response())

@@ -131,7 +131,7 @@ async fn blocking_look<T: Send + 'static>(
     app: &App,
     look: impl FnOnce() -> KafkaResult<T> + Send + 'static,
 ) -> Result<T, Error> {
-    let place = Arc::clone(&app.reads).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+    let place = app.place()?;
     let looked = tokio::task::spawn_blocking(move || {
         let _place = place;
         look()

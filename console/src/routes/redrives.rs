@@ -77,6 +77,7 @@ pub(crate) async fn begin(
     };
     let (dead_letter_topic, by) = (sent.topic, caller.name.clone());
     let wanted = Wanted { dead_letter_topic, selection, rate_per_second, redrive_max, by, reason: reason.clone() };
+    let _place = app.place()?;
     let redrive = redrive::begin(&app.settings, wanted).await?;
     if sent.dry_run {
         let counts = redrive::count(&app.settings, redrive).await?;
@@ -109,6 +110,7 @@ pub(crate) async fn go_on(
 ) -> Result<Response, Error> {
     wants(&caller, Role::Operate)?;
     let reason = why(&app, &id, body(sent)?)?;
+    let _place = app.place()?;
     let redrive = redrive::last(&app.settings, &id).await?;
     if redrive.state == RedriveState::Done {
         return Err(Error::Conflict("it is done".to_owned()));

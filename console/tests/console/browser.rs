@@ -36,6 +36,13 @@ async fn a_blocked_record_is_seen_and_skipped_by_the_keyboard_and_the_consumer_g
         ensure!(browser.run(fits).await? == true, "nothing is wider than the page at {width}");
     }
 
+    let hidden = "document.body.dataset.role = 'operate'; \
+        const ignore = document.querySelector('button.admin'), skip = document.querySelector('button.operate'); \
+        const hidden = ignore.offsetParent === null && skip.offsetParent !== null; \
+        document.body.dataset.role = 'view'; const all = skip.offsetParent === null; \
+        document.body.dataset.role = 'admin'; return hidden && all";
+    ensure!(browser.run(hidden).await? == true, "a role sees the buttons of what it may do");
+
     browser.tab_to(&format!("record-{}-0-0", stage.topic)).await?;
     browser.keys(ENTER).await?;
     browser

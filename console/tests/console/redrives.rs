@@ -111,6 +111,8 @@ async fn ten_thousand_letters_go_back_at_a_rate_through_stops_and_kills_and_none
     let done = until_state(&console, &id, "done").await?;
     ensure!(done["counts"]["moved"] == of_kind && done["counts"]["moved_before"] == 0, "{done}");
 
+    taken_over(&stage, &console, &dead, &kinds["away"]).await?;
+
     // Once more, and then the other kinds.
     let again = begin(&console, &dead, late, 100_000).await?;
     let done = until_state(&console, &again, "done").await?;
@@ -127,6 +129,21 @@ async fn ten_thousand_letters_go_back_at_a_rate_through_stops_and_kills_and_none
     };
     console.until("the page says so", "/v1/dead-letters", given_back).await?;
     Ok(())
+}
+
+/// A second console takes a redrive over while the first is at it: the first ends, and does nothing more.
+async fn taken_over(stage: &Stage, first: &Console, topic: &str, fingerprint: &str) -> Result<()> {
+    let second = stage.console(&[]).await?;
+    let id = begin(first, topic, fingerprint, 50).await?;
+    let before = until_moved(first, &id, 20).await?;
+    until_moved(&second, &id, 20).await?;
+    ensure!(change(&second, &id, "continue", fingerprint).await? == 202);
+    let ended = |all: &Value| row(all, &id)?["failure"].as_str().map(str::to_owned);
+    let failure = first.until("the first has ended", "/v1/redrives", ended).await?;
+    ensure!(failure.contains("another worker has taken over"), "{failure}");
+    until_moved(&second, &id, before + 20).await?;
+    ensure!(change(&second, &id, "stop", fingerprint).await? == 202);
+    until_state(&second, &id, "stopped").await.map(drop)
 }
 
 async fn all_went_back_once(stage: &Stage, letters: &[Buried]) -> Result<()> {
@@ -165,8 +182,17 @@ async fn one_letter_goes_back_and_what_came_back_too_often_does_not() -> Result<
     until_state(&console, begun["id"].as_str().context("an id")?, "done").await?;
     ensure!(stage.committed_records().await?.iter().map(text).collect::<Vec<_>>() == ["order-2"]);
 
-    let done =
-        stage.verb(&["dead-letters", "redrive", "--topic", &dead, "--fingerprint", &away, "--reason", "all"]).await?;
+    let (shown, _) =
+        stage.verb(&["dead-letters", "show", "--topic", &dead, "--fingerprint", &away, "--limit", "2"]).await?;
+    let values = shown.as_array().context("letters")?.iter().map(|letter| letter["value"]["text"].clone());
+    ensure!(values.collect::<Vec<_>>() == ["order-0", "order-1"], "{shown}");
+    let all = ["dead-letters", "redrive", "--topic", &dead, "--fingerprint", &away, "--reason", "all"];
+    let (counted, _) = stage.verb(&[&all[..], &["--dry-run"]].concat()).await?;
+    ensure!(counted["counts"]["moved"] == 1 && counted["counts"]["guarded"] == 1, "{counted}");
+    let done = stage.verb(&all).await?;
+    let id = done.0["id"].as_str().context("an id")?;
+    let again = stage.verb(&["dead-letters", "continue", id, "--reason", "x"]).await?;
+    ensure!(again.1 == 2, "it is done: {again:?}");
     let counts = &done.0["counts"];
     ensure!(done.1 == 0 && done.0["state"] == "done", "{done:?}");
     ensure!(counts["moved"] == 1 && counts["moved_before"] == 1 && counts["guarded"] == 1, "{counts}");

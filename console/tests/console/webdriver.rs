@@ -1,6 +1,8 @@
 //! Chromium, driven by its driver over the WebDriver protocol (W3C), which is plain HTTP and JSON.
 
 use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -115,13 +117,20 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends its browsers when it is asked to; killed, it could not.
-        let _ = terminate(&self.driver);
+        // The browser ends with its session, and not with its driver.
+        let _ = self.end_session();
+        let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
 }
 
-fn terminate(child: &Child) -> Result<()> {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
-    Ok(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?)
+impl Browser {
+    fn end_session(&self) -> Result<()> {
+        let url: reqwest::Url = self.session.parse()?;
+        let address = (url.host_str().context("a host")?, url.port().context("a port")?);
+        let mut stream = TcpStream::connect(address)?;
+        write!(stream, "DELETE {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", url.path())?;
+        stream.read_to_end(&mut Vec::new())?;
+        Ok(())
+    }
 }
