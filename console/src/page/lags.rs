@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use messaging::blocking::Verb;
 use serde_json::json;
 
-use super::{Action, moment, table};
+use super::{Action, counted, moment, table};
 use crate::{
     lag::Cause,
     snapshot::{Group, PartitionLag, Service, Snapshot},
@@ -18,7 +18,7 @@ pub(super) fn groups(snapshot: &Snapshot) -> Markup {
         .map(|group| {
             let behind = group.partitions.iter().filter(|of| of.cause != Cause::CaughtUp);
             vec![
-                html! { strong { (group.name) } br; small { (group.state) ", " (group.members.len()) " members" } },
+                html! { strong { (group.name) } br; small { (group.state) ", " (counted(group.members.len() as u64, "member")) } },
                 html! { (group.lag_records) },
                 html! { span.cause .bad[group.cause >= Cause::NoMember] { (group.cause.words()) } },
                 html! { ul { @for of in behind { li { (partition(group, of)) } } } },
