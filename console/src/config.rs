@@ -52,7 +52,7 @@ pub struct Args {
 
     /// Services to be shown, by their admin ports: name=http://host:port, several separated by commas [default: none]
     #[arg(long, env = "CONSOLE_SERVICE", value_delimiter = ',', global = true, value_name = "NAME=URL")]
-    service: Vec<ServiceAddress>,
+    service: Vec<String>,
 
     /// Consumer groups to be shown, several separated by commas [default: all that the brokers know]
     #[arg(long, env = "CONSOLE_ONLY_GROUPS", value_delimiter = ',', global = true, value_name = "GROUP")]
@@ -116,13 +116,19 @@ impl Config {
             admin_listen: args.admin_listen,
             tokens,
             redaction: args.redaction_file.as_deref().map(Redaction::read).transpose()?.unwrap_or_default(),
-            services: args.service,
+            services: services(&args.service)?,
             only_groups: args.only_groups.into_iter().filter(|group| !group.is_empty()).collect(),
             survey_interval: args.survey_interval,
             redrive_max: args.redrive_max,
             common: args.common,
         })
     }
+}
+
+/// An empty variable names none.
+fn services(named: &[String]) -> Result<Vec<ServiceAddress>, Invalid> {
+    let named = named.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+    named.map(|text| text.parse().map_err(|why: String| Invalid::new("CONSOLE_SERVICE", why))).collect()
 }
 
 #[cfg(test)]
@@ -143,6 +149,13 @@ mod tests {
             let error = config(&["serve", "--listen", listen]).unwrap_err();
             assert!(error.contains("CONSOLE_TOKENS_FILE"), "{error}");
         }
+    }
+
+    #[test]
+    fn services_are_named_and_an_empty_variable_names_none() {
+        let services = |text: &str| config(&["--service", text]).map(|config| config.services.len());
+        assert_eq!((services(""), services("a=http://h:1, b=http://h:2")), (Ok(0), Ok(2)));
+        assert!(services("a=https://h").unwrap_err().contains("CONSOLE_SERVICE"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,6 +18,9 @@ use crate::stage::DEADLINE;
 
 pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
+
+/// A browser may take so long to end.
+const END_MAX: Duration = Duration::from_secs(10);
 
 /// A browser with one page; ended when it is dropped.
 pub struct Browser {
@@ -130,7 +134,8 @@ impl Browser {
         let address = (url.host_str().context("a host")?, url.port().context("a port")?);
         let mut stream = TcpStream::connect(address)?;
         write!(stream, "DELETE {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", url.path())?;
-        stream.read_to_end(&mut Vec::new())?;
-        Ok(())
+        // It answers when the browser has gone, and leaves the connection open.
+        stream.set_read_timeout(Some(END_MAX))?;
+        Ok(stream.read(&mut [0; 512]).map(drop)?)
     }
 }
