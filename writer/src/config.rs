@@ -68,8 +68,9 @@ pub struct Args {
     #[arg(long, env = "WRITER_GENERATION", global = true, value_parser = clap::value_parser!(i32).range(1..))]
     generation: Option<i32>,
 
-    /// Connections to Postgres, each with the partitions of its number modulo; more of them overlap decoding and fsync
-    #[arg(long, env = "WRITER_LANES", default_value = "4", global = true, value_parser = count(1, 64))]
+    /// Connections to Postgres, each with the partitions of its number modulo; more of them overlap decoding and fsync, and each
+    /// holds up to three batches in memory
+    #[arg(long, env = "WRITER_LANES", default_value = "2", global = true, value_parser = count(1, 64))]
     lanes: usize,
 
     /// Records in one transaction at most; larger ones meet more changes of one site and cost fewer commits
