@@ -18,8 +18,9 @@
 //!
 //! # Guarantees
 //!
-//! * The answer's `Projection-Position` was sampled on the same replica before the data was read, so the data contains
-//!   everything before it: a lower bound, never a hope.
+//! * The data contains everything before the answer's `Projection-Position`, which was sampled on the same replica before it
+//!   was read, or read in the same snapshot: a lower bound, never a hope. And no answer shows more than it claims, so a client
+//!   that returns its position is never taken back, whichever replica it meets next.
 //! * The document of a site is sent as it is stored, byte for byte; parts of documents keep their text to the digit.
 //! * What a client demands, of the position or of a site's version, is contained in the answer, or there is none.
 //! * A connection that dies, or a recovery conflict, costs no request as long as another connection can answer in time.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use shared::admin::Condition;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -107,20 +108,39 @@ impl Replicas {
     ///
     /// The sample that comes with the rows was taken on the same replica before they were read.
     pub(crate) async fn ask<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Grounds), Error> {
-        let (mut news, started) = (self.news.subscribe(), Instant::now());
-        let mut result = self.ask_now(query, demand).await;
-        if demand.wait.is_zero() || !matches!(result, Err(Error::PositionNotReached(_))) {
-            return result;
+        match self.ask_now(query, demand).await {
+            Err(Error::PositionNotReached(_)) if demand.position.is_some() || !demand.wait.is_zero() => {
+                self.ask_until_reached(query, demand).await
+            }
+            result => result,
         }
+    }
+
+    /// Asks again with each sample until the wait is over. Even who does not wait is not refused by samples that are older
+    /// than his request: the position that he demands may be one that he was just given.
+    async fn ask_until_reached<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Grounds), Error> {
+        let (mut news, started) = (self.news.subscribe(), Instant::now());
+        let over = async { tokio::join!(self.sample_anew(), tokio::time::sleep(demand.wait)) };
+        tokio::pin!(over);
+        let mut result = self.ask_now(query, demand).await;
         while matches!(result, Err(Error::PositionNotReached(_))) {
-            let remaining = demand.wait.saturating_sub(started.elapsed());
-            if tokio::time::timeout(remaining, news.changed()).await.is_err() {
-                break;
+            tokio::select! {
+                biased;
+                _ = news.changed() => {}
+                _ = &mut over => break,
             }
             result = self.ask_now(query, demand).await;
         }
-        observe::position_wait(started.elapsed());
+        if !demand.wait.is_zero() {
+            observe::position_wait(started.elapsed());
+        }
         result
+    }
+
+    /// Has all sampled that may answer, and waits for it.
+    pub(crate) async fn sample_anew(&self) {
+        let healthy = self.each().filter(|replica| replica.is_healthy());
+        join_all(healthy.map(|replica| replica.sample_anew())).await;
     }
 
     /// Asks one replica after the other until one has the version that is demanded.

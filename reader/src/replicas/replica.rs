@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{ClientWrapper, Pool};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::Settings;
@@ -42,6 +42,8 @@ pub(crate) struct Replica {
     share_bits: AtomicU64,
     /// Told of each sample.
     news: Arc<watch::Sender<()>>,
+    /// Told when a sample is wanted before its time.
+    pub(super) sample_wanted: Notify,
 }
 
 /// What the replica was seen to have.
@@ -57,6 +59,7 @@ impl Replica {
     pub(super) fn new(database: &Database, settings: Settings, news: Arc<watch::Sender<()>>) -> Self {
         Self {
             news,
+            sample_wanted: Notify::new(),
             name: database.name.clone(),
             pool: connection::pool(database, &settings),
             places: (0..settings.connections).map(|_| RwLock::new(None)).collect(),
@@ -90,10 +93,20 @@ impl Replica {
 
     /// Waits for a sample that was taken after another one.
     pub(crate) async fn sample_after(&self, after: Option<Instant>) -> Arc<Sample> {
+        self.sample_with(|sample| after.is_none_or(|after| sample.taken_at > after)).await
+    }
+
+    /// Has it sampled from now on, and waits for that; no longer than for one that is prompt.
+    pub(super) async fn sample_anew(&self) {
+        let now = Instant::now();
+        self.sample_wanted.notify_one();
+        let _ = tokio::time::timeout(self.settings.patience, self.sample_with(|sample| sample.asked_at >= now)).await;
+    }
+
+    async fn sample_with(&self, fits: impl Fn(&Sample) -> bool) -> Arc<Sample> {
         let mut news = self.news.subscribe();
-        let is_newer = |sample: &Arc<Sample>| after.is_none_or(|after| sample.taken_at > after);
         loop {
-            if let Some(sample) = read(&self.sample).clone().filter(is_newer) {
+            if let Some(sample) = read(&self.sample).clone().filter(|sample| fits(sample)) {
                 return sample;
             }
             news.changed().await.expect("the replica holds the sender");
@@ -277,11 +290,7 @@ impl Lease {
 
     /// Waits until the replica was sampled again, or until it should have been.
     pub(super) async fn resampled(&self) {
-        let mut news = self.replica.news.subscribe();
-        let is_newer = |sample: &Arc<Sample>| sample.taken_at > self.sample.taken_at;
-        let newer = async {
-            while !read(&self.replica.sample).as_ref().is_some_and(is_newer) && news.changed().await.is_ok() {}
-        };
+        let newer = self.replica.sample_after(Some(self.sample.taken_at));
         let _ = tokio::time::timeout(self.replica.settings.silence_max, newer).await;
     }
 
