@@ -11,6 +11,7 @@
 //! replicas  choice of replica and connection, one retry elsewhere, the position that an answer may claim
 //! changes   the change log, followed on the replicas, for the feed
 //! feed      a subscriber's stream of server-sent events
+//! cache     documents kept in memory, off by default
 //! queries   all SQL
 //! openapi   the API described, from the handlers
 //! answer    conditional requests, content coding, headers
@@ -38,6 +39,7 @@ pub mod config;
 mod answer;
 mod app;
 mod body;
+mod cache;
 mod changes;
 mod coding;
 mod connections;

@@ -1,5 +1,6 @@
 //! The databases that are asked: which of them, over which connection, and once more elsewhere when that fails.
 
+mod cached;
 mod choice;
 mod connection;
 mod course;
@@ -48,6 +49,8 @@ pub(crate) struct Replicas {
     /// Changes with each sample of any of them.
     news: Arc<watch::Sender<()>>,
     settings: Settings,
+    /// Whether documents are kept; without, nobody looks for them.
+    has_cache: bool,
     /// Counts choices, so that equals take turns.
     turns: AtomicUsize,
 }
@@ -93,6 +96,7 @@ impl Replicas {
             replicas,
             fallback: config.fallback.as_ref().map(replica),
             news,
+            has_cache: config.cache_bytes > 0,
             turns: AtomicUsize::new(0),
             settings,
         });
@@ -147,7 +151,11 @@ impl Replicas {
     async fn ask_now<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Grounds), Error> {
         let mut behind: Vec<Lease> = Vec::new();
         loop {
-            let (found, lease) = match self.ask_with_retry(query, demand, &behind).await {
+            let asked = match self.lease(demand, &behind, None) {
+                Ok(first) => self.ask_with_retry(query, demand, &behind, first).await,
+                Err(error) => Err(error),
+            };
+            let (found, lease) = match asked {
                 Err(Error::NoReplica) if !behind.is_empty() => return Err(Error::PositionNotReached(demand.wait)),
                 other => other?,
             };
@@ -164,8 +172,8 @@ impl Replicas {
         query: &Q,
         demand: &Demand,
         behind: &[Lease],
+        first: Lease,
     ) -> Result<(Q::Found, Lease), Error> {
-        let first = self.lease(demand, behind, None)?;
         let reason = match self.attempt(&first, query).await {
             Ok(found) => return Ok((found, first)),
             Err(failure) => failure.reason(first.replica_name())?,

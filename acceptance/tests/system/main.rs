@@ -7,6 +7,7 @@ mod absent_parts;
 mod added_partitions;
 mod answers;
 mod blocked_partitions;
+mod cache;
 mod changed_topics;
 mod changes;
 mod checker;

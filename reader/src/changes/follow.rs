@@ -216,7 +216,7 @@ impl Follower {
     /// Goes on to where the tail is when nothing is left to hear: so the token of a quiet feed does not grow old.
     pub(crate) fn rest(&mut self) {
         let Some(subscription) = self.subscription.as_ref().filter(|_| self.caught_up) else { return };
-        let reached = subscription.reached();
+        let reached = subscription.reached().cursor;
         if subscription.news.is_empty() && reached.generation == self.cursor.generation {
             let mut cursor = (*self.cursor).clone();
             cursor.join(&reached);

@@ -14,6 +14,7 @@ use super::connection::{self, Connection};
 use super::course::Course;
 use super::sampler;
 use super::trust::Trust;
+use crate::cache::Kept;
 use crate::config::Database;
 use crate::error::Failure;
 use crate::position::{Grounds, Position, Sample};
@@ -40,6 +41,8 @@ pub(crate) struct Replica {
     /// What the last survey found: the lag in microseconds, and the bits of the share of trust.
     lag_micros: AtomicU64,
     share_bits: AtomicU64,
+    /// What is kept of its documents, where there is a cache.
+    pub(super) kept: RwLock<Option<Arc<Kept>>>,
     /// Told of each sample.
     news: Arc<watch::Sender<()>>,
     /// Told when a sample is wanted before its time.
@@ -67,6 +70,7 @@ impl Replica {
             trouble: RwLock::new("connecting".to_owned()),
             in_flight: AtomicUsize::new(0),
             courses: Mutex::default(),
+            kept: RwLock::default(),
             trust: Mutex::new(Trust::new(settings.comeback)),
             lag_micros: AtomicU64::new(0),
             share_bits: AtomicU64::new(1.0_f64.to_bits()),
@@ -136,6 +140,11 @@ impl Replica {
     fn sampled_within(&self, silence: Duration) -> bool {
         let oldest = silence + self.settings.position_interval;
         read(&self.sample).as_ref().is_some_and(|sample| sample.taken_at.elapsed() <= oldest)
+    }
+
+    /// Replaces what is kept of its documents.
+    pub(crate) fn keep(&self, kept: Option<Arc<Kept>>) {
+        *write(&self.kept) = kept;
     }
 
     /// By how much the replica was behind at the last survey.
@@ -254,10 +263,10 @@ impl Replica {
 
 /// The right to send one statement over a connection, counted as in flight until it is dropped.
 pub(super) struct Lease {
-    replica: Arc<Replica>,
+    pub(super) replica: Arc<Replica>,
     connection: Arc<Connection>,
     /// Taken before the lease, and so before anything that is read under it.
-    sample: Arc<Sample>,
+    pub(super) sample: Arc<Sample>,
 }
 
 impl Lease {
@@ -311,7 +320,7 @@ impl Drop for Lease {
 }
 
 /// Each value behind these locks is replaced as a whole, so a panic elsewhere leaves it usable.
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+pub(super) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -8,7 +8,7 @@ use crate::document;
 use crate::error::Error;
 use crate::openapi::schema::{OneOrMore, SiteDocument as SiteDocumentSchema};
 use crate::position::Claim;
-use crate::queries::{Document, Site};
+use crate::queries::Document;
 use crate::request::Call;
 
 /// `GET /v1/sites/{site_id}/installed-apps`: the stored document, byte for byte.
@@ -50,7 +50,7 @@ pub(crate) async fn app(call: &Call<'_>) -> Result<Answer, Error> {
 /// The document of a site that is there. What a deleted one has left tells how far its replica is, as a document does: else a
 /// client that was told of the delete could see the site again.
 async fn look_up(call: &Call<'_>, site: &SiteId) -> Result<(Document, Claim), Error> {
-    let (found, grounds) = call.app.replicas.ask(&Site(site), &call.demand).await?;
+    let (found, grounds) = call.app.replicas.ask_site(site, &call.demand).await?;
     let position = found.as_ref().map(|found| found.position);
     match (found.and_then(|found| found.document), position) {
         (Some(document), Some(position)) => Ok((document, grounds.of_site(position))),
