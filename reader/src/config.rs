@@ -48,7 +48,7 @@ pub struct Args {
     fallback_database_url_file: Option<PathBuf>,
 
     /// Long-lived connections per replica, shared by all requests; a few suffice because statements are pipelined
-    #[arg(long, env = "READER_REPLICA_CONNECTIONS", default_value = "4", value_parser = count(1, 64))]
+    #[arg(long, env = "READER_REPLICA_CONNECTIONS", default_value = "2", value_parser = count(1, 64))]
     replica_connections: usize,
 
     /// How often each replica's position is sampled, duration; answers claim a position at most so old
