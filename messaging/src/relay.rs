@@ -140,7 +140,6 @@ impl<S: RelaySource> TransactionalRelay<S> {
             match self.group.open_topic(runtime) {
                 Ok(partitions) => {
                     self.source.observe(RelayEvent::Opened { partitions });
-                    self.source.observe(RelayEvent::Waits("taking the transactional id"));
                     return match self.producer.init() {
                         Err(_) if self.shutdown.is_cancelled() => Ok(Step::Stopped),
                         Err(error) => Err(self.producer.fatal("taking the transactional id", error)),

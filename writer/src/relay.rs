@@ -6,7 +6,7 @@
 //!                                            └──── positions <────────┴──────────> committed offsets of <group>-relay
 //! ```
 //!
-//! Where it stands, Kafka keeps: for each partition of the source the next offset, and beside it generation and ordinal. Only
+//! Where it stands, Kafka keeps: for each partition of the source the next offset, and beside it the generation, its activation and the ordinal. Only
 //! changes below the view's position are read, in one snapshot with it, so a stretch is complete. Offsets are of the same topic in
 //! every generation, so positions hold over a promotion and a rollback; that the log went on in another generation is told
 //! to every partition of the topic, since what differs between two builds of the view is in no log (ADR 10).

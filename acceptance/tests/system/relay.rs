@@ -13,7 +13,10 @@ use crate::{NOTICED_MAX, PARTITIONS, servers};
 
 /// Small transactions, so that the log lasts and a kill meets every step of one.
 const SLOW: [(&str, &str); 2] = [("WRITER_RELAY_BATCH_RECORDS_MAX", "10"), ("WRITER_RELAY_IDLE", "20ms")];
-const RECORDS: usize = 5_000;
+/// Records before the first relay starts.
+const RECORDS: usize = 2_000;
+/// Records before each kill.
+const FURTHER: usize = 300;
 /// Kills before the switch of generations, and after it.
 const KILLS: usize = 8;
 /// A kill comes so much later than the relay was last seen to get on.
@@ -25,15 +28,20 @@ const RELAYED_MAX: Duration = Duration::from_secs(120);
 struct Relays<'s> {
     system: &'s System,
     running: Service,
+    source: Source,
     rng: StdRng,
     seed: u64,
 }
 
 impl<'s> Relays<'s> {
-    fn start(system: &'s System) -> Result<Self> {
+    fn start(system: &'s System, source: Source) -> Result<Self> {
         let seed: u64 = rand::random();
         let rng = StdRng::seed_from_u64(seed);
-        Ok(Self { system, running: system.relay(&SLOW)?, rng, seed })
+        Ok(Self { system, running: system.relay(&SLOW)?, source, rng, seed })
+    }
+
+    fn produce(&mut self) -> Result<()> {
+        self.system.topic().produce(&self.source.records(FURTHER))
     }
 
     /// Another one, on the primary or on the replica.
@@ -47,10 +55,11 @@ impl<'s> Relays<'s> {
     async fn kill(&mut self, kills: usize) -> Result<()> {
         let mut seen = relayed(self.system)?;
         for kill in 0..kills {
+            self.produce()?;
             if self.rng.random_bool(0.75) {
                 let further = async || relayed(self.system).ok().filter(|now| *now > seen);
                 let what = format!("kill {kill} (seed {}): the relay gets on from {seen}", self.seed);
-                seen = eventually(&what, NOTICED_MAX, further).await?;
+                seen = eventually(&what, NOTICED_MAX * 2, further).await?;
             }
             let after = self.rng.random_range(0..KILL_AFTER_MS_MAX);
             tokio::time::sleep(Duration::from_millis(after)).await;
@@ -66,7 +75,8 @@ impl<'s> Relays<'s> {
         self.running.ready().await?;
         let mut second = self.another()?;
         second.ready().await?;
-        // It finds out when it has something to commit.
+        // The first one finds out when it has something to commit.
+        self.produce()?;
         let status = self.running.ended().await?;
         let log = self.running.log()?;
         ensure!(status.code() == Some(1), "the fenced relay ended with {status}: {log}");
@@ -169,18 +179,17 @@ async fn promote(system: &System) -> Result<(i32, Service)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn relays_that_are_killed_and_fenced_tell_the_log_of_two_generations_exactly_once() -> Result<()> {
     scenario(&servers()?, PARTITIONS, async |system| {
-        let mut source = Source::new(91, PARTITIONS, RECORDS / 10);
+        let mut source = Source::new(91, PARTITIONS, 400);
         system.topic().produce(&source.records(RECORDS))?;
         let _first = system.writer(&[("WRITER_GENERATION", "1"), ("WRITER_BATCH_RECORDS_MAX", "60")])?;
         system.drained().await?;
-        let mut relays = Relays::start(system)?;
+        let mut relays = Relays::start(system, source)?;
         relays.kill(KILLS).await?;
         relays.fence().await?;
-        let switched_at = system.topic().ends()?;
+        let switched_at = system.drained().await?;
         relayed_to(system, &switched_at).await?;
 
         let (second, _second) = promote(system).await?;
-        system.topic().produce(&source.records(RECORDS))?;
         relays.kill(KILLS).await?;
         relays.fence().await?;
         let ends = system.drained_in(second).await?;

@@ -66,7 +66,8 @@ pub trait RelaySource: Send + 'static {
 /// How a relay is.
 #[derive(Debug)]
 pub enum RelayEvent<'a, E> {
-    /// The topic is there, with so many partitions.
+    /// The topic is there, with so many partitions. The transactional id is taken next, which waits for the end of what a
+    /// predecessor has left open.
     Opened {
         /// Their number.
         partitions: i32,

@@ -51,7 +51,7 @@ struct Set<'a> {
 /// the same call, given again, does.
 pub async fn run(config: &Config, args: &SetArgs) -> anyhow::Result<()> {
     let mut log = ChangeLog::new(config.database.clone().disable_statement_logging(), &config.topic);
-    let (generation, ends) = log.ends().await?;
+    let (served, ends) = log.ends().await?;
     if ends.is_empty() {
         let why = format!("the view has no position of topic {}; check WRITER_TOPIC, or start a writer", config.topic);
         return Err(Refused(why).into());
@@ -60,9 +60,10 @@ pub async fn run(config: &Config, args: &SetArgs) -> anyhow::Result<()> {
         PlaceArg::Floor => ("floor", earliest(&ends)),
         PlaceArg::End => ("end", latest(&ends)),
     };
-    let positions = positions(generation, &places);
+    let positions = positions(served, &places);
     let next_offsets = positions.iter().map(|(partition, position)| (*partition, position.next_offset)).collect();
-    let set = Set { topic: &config.relay.topic, group: &config.relay.group, generation, next_offsets };
+    let set =
+        Set { topic: &config.relay.topic, group: &config.relay.group, generation: served.generation, next_offsets };
     let detail = json!({"arguments": format!("--to {word}"), "by": crate::process_name(), "after": &set});
     let mut connection =
         config.database.connect().await.context("siteview.audit wants a DATABASE_URL that takes writes")?;

@@ -16,7 +16,7 @@ use crate::{
     error::StoreError,
     store::{
         self, Primary,
-        change_log::{ChangeLog, LogEnds, LogPage, Place, Places},
+        change_log::{ChangeLog, LogEnds, LogPage, Place, Places, Served},
     },
 };
 
@@ -29,6 +29,9 @@ pub(super) enum ReadError {
     /// The environment; waited out.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A replica that lags; waited out.
+    #[error("view-behind: this database has not seen yet that generation {0} is served, whose changes are relayed")]
+    SwitchUnseen(i32),
     /// An operator's decision.
     #[error(
         "position-expired: the change log no longer holds what the relay has not relayed of partition {}, from offset {} up to \
@@ -68,9 +71,9 @@ impl ChangeLogSource {
     }
 
     /// Events of a stretch; first of all, that the log goes on in another generation.
-    fn outputs(&self, rows: Rows, previous: Option<i32>, generation: i32) -> Vec<Output> {
+    fn outputs(&self, rows: Rows, previous: Option<Served>, Served { generation, .. }: Served) -> Vec<Output> {
         let mut outputs = Vec::with_capacity(rows.rows.len());
-        if let Some(previous) = previous.filter(|previous| *previous != generation) {
+        if let Some(Served { generation: previous, .. }) = previous.filter(|served| served.generation != generation) {
             tracing::warn!(previous, generation, "the change log goes on in another generation");
             let records: i64 = rows.to.values().map(|place| place.offset + 1).sum();
             let told =
@@ -86,26 +89,32 @@ impl RelaySource for ChangeLogSource {
     type Error = ReadError;
 
     async fn begin(&mut self) -> Result<Positions, ReadError> {
-        let (generation, ends) = Self::bounded(&mut self.log, ChangeLog::ends).await?;
+        let (served, ends) = Self::bounded(&mut self.log, ChangeLog::ends).await?;
         if ends.is_empty() {
             return Err(StoreError::NotMigrated("positions yet; nobody has fed it").into());
         }
-        tracing::info!(generation, "nothing was relayed before; beginning with the oldest change that is kept");
-        Ok(positions(generation, &earliest(&ends)))
+        tracing::info!(
+            generation = served.generation,
+            "nothing was relayed before; beginning with the oldest change that is kept"
+        );
+        Ok(positions(served, &earliest(&ends)))
     }
 
     async fn read(&mut self, after: &Positions, limits: StretchLimits) -> Result<Stretch, ReadError> {
-        let (places, previous) = (places(after), generation(after));
+        let (places, previous) = (places(after), served(after));
         let partitions = places.len().max(1);
         let rows_max = (limits.records_max / partitions).max(1);
         let bytes_max = limits.bytes_max / partitions;
         let read = async |log: &mut ChangeLog| log.page(&places, rows_max, bytes_max).await;
         let page = Self::bounded(&mut self.log, read).await?;
-        let (generation, lags) = (page.generation, lags(&page, &places));
+        let (served, lags) = (page.served, lags(&page, &places));
+        if let Some(previous) = previous.filter(|previous| previous.activation > served.activation) {
+            return Err(ReadError::SwitchUnseen(previous.generation));
+        }
         let rows = stretch(page, &places, limits.records_max).map_err(ReadError::Expired)?;
         self.standing.read(&lags);
-        let (to, is_last) = (positions(generation, &rows.to), rows.is_last);
-        Ok(Stretch { outputs: self.outputs(rows, previous, generation), to, is_last })
+        let (to, is_last) = (positions(served, &rows.to), rows.is_last);
+        Ok(Stretch { outputs: self.outputs(rows, previous, served), to, is_last })
     }
 
     fn observe(&mut self, event: RelayEvent<'_, ReadError>) {
@@ -130,11 +139,11 @@ pub(super) fn latest(ends: &BTreeMap<i32, LogEnds>) -> Places {
     ends.iter().map(|(partition, ends)| (*partition, ends.latest)).collect()
 }
 
-/// Places as Kafka keeps them: the offset, and `<generation>/<ordinal>` beside it.
-pub(super) fn positions(generation: i32, places: &Places) -> Positions {
+/// Places as Kafka keeps them: the offset, and `<generation>/<activation>/<ordinal>` beside it.
+pub(super) fn positions(Served { generation, activation }: Served, places: &Places) -> Positions {
     let position = |place: &Place| RelayPosition {
         next_offset: place.offset + 1,
-        detail: format!("{generation}/{}", place.ordinal),
+        detail: format!("{generation}/{activation}/{}", place.ordinal),
     };
     places.iter().map(|(partition, place)| (*partition, position(place))).collect()
 }
@@ -147,14 +156,15 @@ fn places(positions: &Positions) -> Places {
     positions.iter().map(|(partition, position)| (*partition, place(position))).collect()
 }
 
-/// The generation that was read last; `None` where somebody has set the offsets with Kafka's tools.
-fn generation(positions: &Positions) -> Option<i32> {
-    positions.values().find_map(detail).map(|(generation, _)| generation)
+/// Whose log was read last; `None` where somebody has set the offsets with Kafka's tools.
+fn served(positions: &Positions) -> Option<Served> {
+    positions.values().find_map(detail).map(|(served, _)| served)
 }
 
-fn detail(position: &RelayPosition) -> Option<(i32, i32)> {
-    let (generation, ordinal) = position.detail.split_once('/')?;
-    Some((generation.parse().ok()?, ordinal.parse().ok()?))
+fn detail(position: &RelayPosition) -> Option<(Served, i32)> {
+    let mut parts = position.detail.splitn(3, '/');
+    let served = Served { generation: parts.next()?.parse().ok()?, activation: parts.next()?.parse().ok()? };
+    Some((served, parts.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -163,15 +173,16 @@ mod tests {
 
     #[test]
     fn places_come_back_from_kafka_as_they_went() {
-        let at = Places::from([(0, Place::START), (3, Place { offset: 1207, ordinal: 2 })]);
-        let kept = positions(4, &at);
-        assert_eq!((kept[&0].next_offset, kept[&3].next_offset, kept[&3].detail.as_str()), (0, 1208, "4/2"));
-        assert_eq!((places(&kept), generation(&kept)), (at, Some(4)));
+        let (of, at) = (Served { generation: 4, activation: 9 }, Place { offset: 1207, ordinal: 2 });
+        let at = Places::from([(0, Place::START), (3, at)]);
+        let kept = positions(of, &at);
+        assert_eq!((kept[&0].next_offset, kept[&3].next_offset, kept[&3].detail.as_str()), (0, 1208, "4/9/2"));
+        assert_eq!((places(&kept), served(&kept)), (at, Some(of)));
     }
 
     #[test]
     fn offsets_that_a_tool_has_set_are_taken_as_they_are() {
         let set = Positions::from([(1, RelayPosition { next_offset: 7, detail: String::new() })]);
-        assert_eq!((places(&set), generation(&set)), (Places::from([(1, Place::before(7))]), None));
+        assert_eq!((places(&set), served(&set)), (Places::from([(1, Place::before(7))]), None));
     }
 }

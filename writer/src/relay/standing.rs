@@ -57,7 +57,11 @@ impl Standing {
     /// The mechanism tells how it is.
     pub(super) fn hear(&self, event: &RelayEvent<'_, ReadError>) {
         match event {
-            RelayEvent::Opened { partitions } => tracing::info!(partitions, "the topic of the events is there"),
+            RelayEvent::Opened { partitions } => {
+                tracing::info!(partitions, "the topic of the events is there");
+                self.kafka
+                    .set(false, "taking the transactional id, and waiting for the end of a predecessor's transaction");
+            }
             RelayEvent::Waits(why) => {
                 self.metrics.trouble(Trouble::Kafka);
                 fails(&self.kafka, why);
@@ -77,6 +81,10 @@ impl Standing {
                 self.metrics.stands(Some(Stands::PositionExpired));
                 stands(&self.position, &error.to_string());
             }
+            RelayEvent::Unread(error @ ReadError::SwitchUnseen(_)) => {
+                self.database.set(true, READ);
+                fails(&self.position, &error.to_string());
+            }
             RelayEvent::Unread(error @ ReadError::Store(_)) => {
                 self.metrics.trouble(Trouble::Database);
                 fails(&self.database, &error.to_string());
@@ -85,9 +93,9 @@ impl Standing {
     }
 }
 
-/// Waited out. In the log once: that the condition changes.
+/// Waited out; in the log once, also when it was so from the start.
 fn fails(condition: &Condition, why: &str) {
-    if condition.holds() {
+    if condition.detail() != why {
         tracing::warn!(why, "the relay waits");
     }
     condition.set(false, why.to_owned());

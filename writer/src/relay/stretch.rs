@@ -101,6 +101,7 @@ impl Open {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::change_log::Served;
 
     fn row(partition: i32, offset: i64, ordinal: i32, written_micros: i64) -> ChangeRow {
         let (site_id, event) = ("s".to_owned(), "{}".to_owned());
@@ -115,7 +116,8 @@ mod tests {
             let rows = rows.to_vec();
             (*partition, PartitionPage { next_offset: *next_offset, floor: *floor, rows, whole: *whole })
         };
-        LogPage { generation: 1, partitions: partitions.iter().map(partition).collect() }
+        let served = Served { generation: 1, activation: 1 };
+        LogPage { served, partitions: partitions.iter().map(partition).collect() }
     }
 
     fn at(places: &[(i32, i64, i32)]) -> Places {

@@ -42,11 +42,20 @@ pub struct LogEnds {
     pub latest: Place,
 }
 
-/// What one statement read, in one snapshot: below each position nothing can appear later.
-#[derive(Debug, Default)]
-pub struct LogPage {
-    /// Whose log it is: the active generation.
+/// Whose log it is: the active generation, as this database knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// Its number.
     pub generation: i32,
+    /// Rises with each switch, a rollback too.
+    pub activation: i64,
+}
+
+/// What one statement read, in one snapshot: below each position nothing can appear later.
+#[derive(Debug)]
+pub struct LogPage {
+    /// Whose log it is.
+    pub served: Served,
     /// By partition.
     pub partitions: BTreeMap<i32, PartitionPage>,
 }
@@ -100,16 +109,18 @@ impl ChangeLog {
         (self.connection, self.generation) = (None, None);
     }
 
-    /// Generation, begin and end of the log. Without partitions while nobody has fed the view.
-    pub async fn ends(&mut self) -> Result<(i32, BTreeMap<i32, LogEnds>), StoreError> {
+    /// Whose log it is, where it begins and ends. Without partitions while nobody has fed the view.
+    pub async fn ends(&mut self) -> Result<(Served, BTreeMap<i32, LogEnds>), StoreError> {
         loop {
             let generation = self.active().await?;
             let ends = sqlx::query(AssertSqlSafe(ends_sql(generation))).bind(&self.topic);
             let rows = ends.fetch_all(connected(&mut self.connection)).await?;
-            if rows.is_empty() {
+            let Some(first) = rows.first() else {
+                // Another one has become active.
                 self.generation = None;
                 continue;
-            }
+            };
+            let served = Served { generation, activation: first.try_get("activation")? };
             let mut ends = BTreeMap::new();
             for row in &rows {
                 let Some(partition) = row.try_get(0)? else { continue };
@@ -118,7 +129,7 @@ impl ChangeLog {
                 let earliest = floor.map_or(Place::START, |floor| Place::before(floor.max(0)));
                 ends.insert(partition, LogEnds { earliest, latest });
             }
-            return Ok((generation, ends));
+            return Ok((served, ends));
         }
     }
 
@@ -138,12 +149,12 @@ impl ChangeLog {
                 .bind(&self.topic)
                 .fetch_all(connected(&mut self.connection))
                 .await?;
-            if rows.is_empty() {
-                // Another one has become active.
+            let Some(first) = rows.first() else {
                 self.generation = None;
                 continue;
-            }
-            let mut page = LogPage { generation, partitions: BTreeMap::new() };
+            };
+            let served = Served { generation, activation: first.try_get("activation")? };
+            let mut page = LogPage { served, partitions: BTreeMap::new() };
             for row in &rows {
                 if let Some(partition) = row.try_get(0)? {
                     page.partitions.entry(partition).or_default().add(partition, row, rows_max)?;
@@ -198,7 +209,7 @@ fn ends_sql(generation: i32) -> String {
         r#"select p.partition, p.next_offset,
              coalesce((select max(c.ordinal) from {g}.change c
                        where c.partition = p.partition and c."offset" = p.next_offset - 1), 0),
-             f."offset"
+             f."offset", coalesce(g.activation, 0) as activation
            from siteview.generation g
            left join {g}.position p on p.topic = $1
            left join {g}.change_floor f on f.partition = p.partition
@@ -213,7 +224,7 @@ fn page_sql(generation: i32) -> String {
     let g = format!("view_g{generation}");
     format!(
         r#"select p.partition, p.next_offset, f."offset", c.fits, c."offset", c.ordinal, c.micros, c.site_id,
-             case when c.fits then c.event end
+             case when c.fits then c.event end, coalesce(g.activation, 0) as activation
            from siteview.generation g
            left join {g}.position p on p.topic = $6
            left join {g}.change_floor f on f.partition = p.partition
