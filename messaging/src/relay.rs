@@ -246,7 +246,10 @@ impl<S: RelaySource> TransactionalRelay<S> {
     }
 
     fn sleep(&self, runtime: &Handle, pause: Duration) {
-        let _ = runtime.block_on(tokio::time::timeout(pause, self.shutdown.cancelled()));
+        // Timers are made inside the runtime, which this thread is not.
+        runtime.block_on(async {
+            let _ = tokio::time::timeout(pause, self.shutdown.cancelled()).await;
+        });
     }
 }
 

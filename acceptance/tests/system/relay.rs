@@ -12,11 +12,11 @@ use serde_json::Value;
 use crate::{NOTICED_MAX, PARTITIONS, servers};
 
 /// Small transactions, so that the log lasts and a kill meets every step of one.
-const SLOW: [(&str, &str); 2] = [("WRITER_RELAY_BATCH_RECORDS_MAX", "10"), ("WRITER_RELAY_IDLE", "20ms")];
+const SLOW: [(&str, &str); 2] = [("WRITER_RELAY_BATCH_RECORDS_MAX", "20"), ("WRITER_RELAY_IDLE", "20ms")];
 /// Records before the first relay starts.
-const RECORDS: usize = 2_000;
+const RECORDS: usize = 1_000;
 /// Records before each kill.
-const FURTHER: usize = 300;
+const FURTHER: usize = 150;
 /// Kills before the switch of generations, and after it.
 const KILLS: usize = 8;
 /// A kill comes so much later than the relay was last seen to get on.
