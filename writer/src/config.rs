@@ -171,7 +171,6 @@ pub enum Verb {
     /// the topic set isolation.level=read_committed. The topic is made when it is missing. A key is a site's id, a
     /// value the JSON of the change feed's event; headers ce_id, ce_type (siteview.installed-apps.changed), ce_source,
     /// ce_subject, ce_time. Another generation is told in every partition, by type siteview.installed-apps.generation-changed.
-    #[command(verbatim_doc_comment)]
     Relay(RelayVerbArgs),
     /// Ask the running writer whether it is well, for a container's health check; exit code 0 or 1
     Healthcheck(HealthcheckArgs),
