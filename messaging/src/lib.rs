@@ -8,6 +8,7 @@
 //! | [`dead_letter`], [`brake`] | records that cannot be used, and what stops them from becoming too many |
 //! | [`kv_store`] | a compacted topic in memory, complete before it says so |
 //! | [`transaction`] | records in, records out, offsets: exactly once |
+//! | [`relay`] | a log outside Kafka into a topic, exactly once |
 //! | [`atomic_kv_store`] | values changed by commands, exactly once, with callbacks |
 //! | [`settings`], [`headers`], [`record`], [`topic_id`] | the client's settings, headers as bytes, an owned record, which topic a name stands for |
 //!
@@ -24,6 +25,7 @@ pub mod headers;
 pub mod kv_store;
 mod log_ends;
 pub mod record;
+pub mod relay;
 pub mod retry;
 pub mod settings;
 pub mod topic_id;
@@ -32,3 +34,4 @@ pub mod transaction;
 
 pub use atomic_kv_store::{AtomicKvStore, AtomicKvStoreConfig};
 pub use kv_store::{KvStore, KvStoreConfig};
+pub use relay::TransactionalRelay;

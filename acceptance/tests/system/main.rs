@@ -22,6 +22,7 @@ mod operate;
 mod poison;
 mod rebalances;
 mod rebuild;
+mod relay;
 mod saboteurs;
 mod states;
 mod stops;
