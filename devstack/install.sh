@@ -51,6 +51,7 @@ need 'Maven (resolves Kafka, Debezium)' maven command -v mvn
 need "Postgres server $POSTGRES_MIN or newer" postgresql postgres_is_new
 need 'Prometheus, promtool (demo, checks)' prometheus promtool --version
 need 'exporter of Postgres (checks)' prometheus-postgres-exporter command -v prometheus-postgres-exporter
+need 'Chromium, its driver (page of console)' chromium-driver chromedriver --version
 need 'Python, venv (checks of deploy/)' python3-venv python3 -c 'import ensurepip, sys; print(sys.version.split()[0])'
 
 [ -z "$PACKAGES" ] && exit 0

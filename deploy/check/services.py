@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES = ("writer", "reader")
+SERVICES = ("writer", "reader", "console")
 # Variables that any program of this kind knows.
 COMMON = {"RUST_BACKTRACE"}
 

@@ -33,6 +33,12 @@ pub struct Endpoints {
     /// The writer's admin port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writer_admin_url: Option<String>,
+    /// The console's page and API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console_url: Option<String>,
+    /// The console's admin port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console_admin_url: Option<String>,
     /// Prometheus, which scrapes the services and, where exporters are installed, Kafka and the databases.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<String>,
@@ -50,6 +56,9 @@ pub struct Pids {
     /// Every reader.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reader: Vec<i32>,
+    /// The console.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console: Option<i32>,
     /// The broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kafka: Option<i32>,

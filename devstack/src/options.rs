@@ -24,6 +24,8 @@ pub enum Part {
     Writer,
     /// The reader; brings `postgres`.
     Reader,
+    /// The console over it all; brings `kafka`.
+    Console,
     /// Prometheus, scraping whatever else runs; no part of the system itself, so only started when named.
     Prometheus,
 }
@@ -36,6 +38,7 @@ impl Part {
             Self::Connect => &[Self::Kafka, Self::Source],
             Self::Writer => &[Self::Kafka, Self::Postgres],
             Self::Reader => &[Self::Postgres],
+            Self::Console => &[Self::Kafka],
         }
     }
 
@@ -113,6 +116,8 @@ pub enum PortName {
     WriterAdmin,
     Reader,
     ReaderAdmin,
+    Console,
+    ConsoleAdmin,
     Prometheus,
 }
 

@@ -34,6 +34,7 @@ struct Servers {
     connect: Option<Server>,
     writer: Option<Server>,
     reader: Option<Server>,
+    console: Option<Server>,
     /// Prometheus, and before it the exporters that it scrapes.
     watchers: Vec<Server>,
 }
@@ -185,8 +186,15 @@ impl Devstack {
 }
 
 impl Devstack {
-    /// Prometheus and its exporters, last: they look at what runs.
+    /// The console, Prometheus and its exporters, last: they look at what runs.
     async fn start_watchers(&mut self, parts: &BTreeSet<Part>, options: &Options) -> Result<()> {
+        let (place, endpoints) = (&self.place, &self.endpoints);
+        let console = wanted(parts, Part::Console, options, || services::start_console(place, endpoints)).await?;
+        if let Some((server, url, admin_url)) = console {
+            self.servers.console = Some(server);
+            self.endpoints.console_url = Some(url);
+            self.endpoints.console_admin_url = Some(admin_url);
+        }
         let (place, endpoints) = (&self.place, &self.endpoints);
         let started = wanted(parts, Part::Prometheus, options, || prometheus::start(place, endpoints)).await?;
         if let Some((servers, url)) = started {
@@ -215,7 +223,7 @@ impl Servers {
         let mut stores = vec![self.kafka.as_ref(), self.source.as_ref()];
         stores.extend(self.view_replicas.iter().map(Some));
         [
-            self.watchers.iter().map(Some).collect(),
+            self.watchers.iter().map(Some).chain([self.console.as_ref()]).collect(),
             vec![self.reader.as_ref(), self.writer.as_ref(), self.connect.as_ref()],
             stores,
             vec![self.view_primary.as_ref()],
@@ -237,6 +245,7 @@ impl Servers {
         Pids {
             writer: pid(&self.writer).into_iter().collect(),
             reader: pid(&self.reader).into_iter().collect(),
+            console: pid(&self.console),
             kafka: pid(&self.kafka),
             connect: pid(&self.connect),
             view_primary: pid(&self.view_primary),

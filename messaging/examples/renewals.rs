@@ -98,8 +98,13 @@ pub struct Outcome {
     pub stood_at: (i32, i64),
 }
 
-/// Runs the story on a broker, with names of its own.
-pub async fn run(servers: &str, tag: &str, say: impl Fn(&str)) -> Result<Outcome> {
+/// Runs the story on a broker, with names of its own. `operate` is the operator, who brings a command to the group.
+pub async fn run(
+    servers: &str,
+    tag: &str,
+    operate: impl AsyncFnOnce(&Settings, &str, Command) -> Result<()>,
+    say: impl Fn(&str),
+) -> Result<Outcome> {
     let (topic, group) = (format!("renewals.requested-{tag}"), format!("renewals-{tag}"));
     let settings: Settings = [("bootstrap.servers".to_owned(), servers.to_owned())].into();
     schedule(servers, &topic).await?;
@@ -132,7 +137,7 @@ pub async fn run(servers: &str, tag: &str, say: impl Fn(&str)) -> Result<Outcome
     say(&format!("partition {} stands at offset {offset}: {}", stands.partition, describe(&stands)));
 
     let command = Command::new(Verb::Skip, &topic, stands.partition, *offset, "an operator", "the request is bad");
-    blocking::send(&settings, &group, &command).await?;
+    operate(&settings, &group, command).await?;
     let expected = USERS.len() * MONTHS as usize;
     let count = || charged.lock().expect("no panic holds it").len();
     let all = async || (count() == expected).then_some(());
@@ -183,7 +188,10 @@ async fn main() -> Result<()> {
         None => devstack::shared(&[Part::Kafka])?.kafka.context("a broker")?,
     };
     let tag = uuid::Uuid::now_v7().simple().to_string();
-    let outcome = run(&servers, &tag, print).await?;
+    let send = async |settings: &Settings, group: &str, command: Command| {
+        blocking::send(settings, group, &command).await.map(drop).context("the command is sent")
+    };
+    let outcome = run(&servers, &tag, send, print).await?;
     let (partition, offset) = outcome.stood_at;
     print(&format!("charged, in this order: {:?}", outcome.charged));
     print(&format!("partition {partition} stood at offset {offset}, which is a dead letter now"));

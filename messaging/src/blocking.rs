@@ -16,8 +16,8 @@ mod state;
 mod topics;
 
 pub use state::{BlockingState, Command, Effect, Mode, PartitionState, Stuck, Verb, WaitsFor};
-pub use topics::{Audited, OpenError, audit_topic, blocking_topic, commands_topic, send, states};
-pub(crate) use topics::{Reader, Told, Writer, ensure};
+pub use topics::{Audited, audit_topic, blocking_topic, commands_topic, send, states};
+pub(crate) use topics::{Reader, Told, Writer};
 
 /// Key of a partition's records: `<topic>-<partition>`.
 pub fn partition_key(topic: &str, partition: i32) -> String {

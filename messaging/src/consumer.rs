@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{ConfigError, ConsumerConfig, Order, Start, Watermarks};
 pub use handler::{HandleError, RecordHandler};
 
-use crate::blocking::OpenError;
+use crate::topics::OpenError;
 
 /// Consumes topics with a handler.
 pub struct Consumer<H> {

@@ -13,6 +13,7 @@
 //! SHA-256; such a letter may stand behind later ones of its partition.
 
 mod letter;
+mod origin;
 mod topic;
 
 use std::{
@@ -32,6 +33,7 @@ use tokio::{
 
 use letter::Form;
 pub use letter::Letter;
+pub use origin::{Origin, redrive_headers};
 use topic::{Names, Open};
 
 /// Why a letter is not in the dead-letter topic yet. The record must wait: its position may not move.

@@ -10,7 +10,8 @@
 //! | [`transaction`] | records in, records out, offsets: exactly once |
 //! | [`relay`] | a log outside Kafka into a topic, exactly once |
 //! | [`atomic_kv_store`] | values changed by commands, exactly once, with callbacks |
-//! | [`settings`], [`headers`], [`record`], [`topic_id`] | the client's settings, headers as bytes, an owned record, which topic a name stands for |
+//! | [`groups`] | what the brokers tell of all groups, for those who look on |
+//! | [`settings`], [`topics`], [`headers`], [`record`], [`topic_id`] | the client's settings, topics of one's own, headers as bytes, an owned record, which topic a name stands for |
 //!
 //! What this crate refuses to know: what records are about, SQL, and the environment.
 
@@ -21,15 +22,17 @@ mod client;
 pub mod consumer;
 pub mod dead_letter;
 mod durable;
+pub mod groups;
 pub mod headers;
 pub mod kv_store;
 mod log_ends;
+mod native;
 pub mod record;
 pub mod relay;
 pub mod retry;
 pub mod settings;
 pub mod topic_id;
-mod topics;
+pub mod topics;
 pub mod transaction;
 
 pub use atomic_kv_store::{AtomicKvStore, AtomicKvStoreConfig};

@@ -63,7 +63,7 @@ pub fn client_settings(servers: Option<&str>, mut properties: Settings, optional
 }
 
 /// A client's configuration: the operator's settings, then the client's `own`, which win.
-pub(crate) fn client(settings: &Settings, own: &[(&str, &str)]) -> ClientConfig {
+pub fn client(settings: &Settings, own: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.extend(settings.iter().map(|(key, value)| (key.clone(), value.clone())));
     config.extend(own.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));

@@ -5,32 +5,23 @@
 //! new log does it report an error (rdkafka_topic.c, `rd_kafka_topic_metadata_update`, says so in a FIXME). So the id has to
 //! be compared here. `rdkafka` has no call for it; these are librdkafka's own (rdkafka.h, DescribeTopics, since 2.3).
 
-use std::{
-    ffi::CString,
-    ptr::{self, NonNull},
-    time::Duration,
-};
+use std::ffi::CString;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rdkafka::{
     bindings::{
-        rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new, rd_kafka_AdminOptions_set_request_timeout,
         rd_kafka_DescribeTopics, rd_kafka_DescribeTopics_result_topics, rd_kafka_TopicCollection_destroy,
         rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error, rd_kafka_TopicDescription_topic_id,
         rd_kafka_Uuid_least_significant_bits, rd_kafka_Uuid_most_significant_bits, rd_kafka_admin_op_t,
-        rd_kafka_error_code, rd_kafka_event_DescribeTopics_result, rd_kafka_event_destroy, rd_kafka_event_error,
-        rd_kafka_event_t, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_resp_err_t,
-        rd_kafka_t,
+        rd_kafka_error_code, rd_kafka_event_DescribeTopics_result, rd_kafka_event_error, rd_kafka_event_t,
+        rd_kafka_resp_err_t, rd_kafka_t,
     },
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
     types::RDKafkaErrorCode,
 };
 
-/// How long the brokers may take for the answer.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// How much longer librdkafka may take to tell that they did not.
-const GRACE: Duration = Duration::from_secs(1);
+use crate::native::{Owned, answer, no_error};
 
 /// Kafka's id of a topic, as its own tools write it: base64 in the alphabet for URLs, 22 characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,47 +56,16 @@ pub fn fetch(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str) -> Kafk
     described.map_err(|error| KafkaError::MetadataFetch(RDKafkaErrorCode::from(error)))
 }
 
-/// Frees what librdkafka has handed out.
-struct Owned<T> {
-    pointer: NonNull<T>,
-    destroy: unsafe extern "C" fn(*mut T),
-}
-
-impl<T> Owned<T> {
-    fn new(pointer: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Result<Self, rd_kafka_resp_err_t> {
-        let pointer = NonNull::new(pointer).ok_or(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FAIL)?;
-        Ok(Self { pointer, destroy })
-    }
-
-    fn get(&self) -> *mut T {
-        self.pointer.as_ptr()
-    }
-}
-
-impl<T> Drop for Owned<T> {
-    fn drop(&mut self) {
-        // SAFETY: the pointer came from the constructor that `destroy` belongs to, and is freed here only.
-        unsafe { (self.destroy)(self.pointer.as_ptr()) }
-    }
-}
-
 fn describe(client: *mut rd_kafka_t, topic: &CString) -> Result<Option<TopicId>, rd_kafka_resp_err_t> {
     let mut names = [topic.as_ptr()];
     // SAFETY: `client` is a consumer's handle, which the caller borrows for the call; the names are copied by the
-    // constructor. Each object is freed by its own destructor, in the reverse order of these lines, and the request keeps
-    // what it needs: options and collection are copied, and a queue that is gone discards the answer (rdkafka.h, Admin API).
+    // constructor, and the collection by the request.
     unsafe {
-        let queue = Owned::new(rd_kafka_queue_new(client), rd_kafka_queue_destroy)?;
         let collection = rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
         let collection = Owned::new(collection, rd_kafka_TopicCollection_destroy)?;
-        let options = rd_kafka_AdminOptions_new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
-        let options = Owned::new(options, rd_kafka_AdminOptions_destroy)?;
-        let refused = rd_kafka_AdminOptions_set_request_timeout(options.get(), millis(ANSWER_MAX), ptr::null_mut(), 0);
-        no_error(refused)?;
-        rd_kafka_DescribeTopics(client, collection.get(), options.get(), queue.get());
-        let event = rd_kafka_queue_poll(queue.get(), millis(ANSWER_MAX + GRACE));
-        let event = NonNull::new(event).ok_or(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT)?;
-        let event = Owned::new(event.as_ptr(), rd_kafka_event_destroy)?;
+        let event = answer(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, |options, queue| {
+            rd_kafka_DescribeTopics(client, collection.get(), options, queue);
+        })?;
         id_in(&event)
     }
 }
@@ -137,17 +97,6 @@ unsafe fn id_in(event: &Owned<rd_kafka_event_t>) -> Result<Option<TopicId>, rd_k
             }
         }
     }
-}
-
-fn no_error(code: rd_kafka_resp_err_t) -> Result<(), rd_kafka_resp_err_t> {
-    match code {
-        rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-        error => Err(error),
-    }
-}
-
-fn millis(limit: Duration) -> i32 {
-    i32::try_from(limit.as_millis()).expect("a limit of seconds")
 }
 
 #[cfg(test)]

@@ -12,17 +12,20 @@ use rdkafka::{
 
 use crate::settings::{Settings, client};
 
+const CLIENT_ID: &str = "siteview-topics";
 /// How long the brokers may take for one answer.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// The admin's client.
-pub(crate) type Admin = AdminClient<DefaultClientContext>;
+pub type Admin = AdminClient<DefaultClientContext>;
 
 /// Partitions and replicas of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shape {
-    pub(crate) partitions: i32,
-    pub(crate) replicas: i32,
+pub struct Shape {
+    /// From 1.
+    pub partitions: i32,
+    /// From 1.
+    pub replicas: i32,
 }
 
 /// A consumer that looks topics up: doing so with a producer may create them, with the broker's defaults.
@@ -59,6 +62,42 @@ pub(crate) async fn create(admin: &Admin, name: &str, shape: Shape, config: &[(&
         Some(Err((_, code))) => Err(code.to_string()),
         None => Err("the broker said nothing about it".to_owned()),
     }
+}
+
+/// Why a topic of the library's own is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The client, or the brokers.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// The broker refuses it.
+    #[error("the topic {topic} cannot be created: {why}; create it, or grant what is missing")]
+    NotCreated {
+        /// Its name.
+        topic: String,
+        /// The broker's words.
+        why: String,
+    },
+    /// A topic to consume does not exist.
+    #[error("the topic {0} does not exist")]
+    Missing(String),
+}
+
+/// Makes a topic unless it is there.
+pub async fn ensure(
+    admin: &Admin,
+    settings: &Settings,
+    name: &str,
+    wanted: Shape,
+    config: &[(&str, &str)],
+) -> Result<(), OpenError> {
+    let (finder, topic) = (finder(settings, CLIENT_ID)?, name.to_owned());
+    let found = tokio::task::spawn_blocking(move || shape(&finder, &topic)).await;
+    if found.map_err(|_| KafkaError::Canceled)??.is_some() {
+        return Ok(());
+    }
+    let created = create(admin, name, wanted, config).await;
+    created.map_err(|why| OpenError::NotCreated { topic: name.to_owned(), why })
 }
 
 /// What `max.message.bytes` of a topic is. Errors are the broker's words.

@@ -16,7 +16,7 @@ use super::{Command, PartitionState, partition_key};
 use crate::{
     durable,
     settings::{Settings, client},
-    topics::{self, ANSWER_MAX, Admin, Shape},
+    topics::{self, ANSWER_MAX, Admin, OpenError, Shape, ensure},
 };
 
 const CLIENT_ID: &str = "siteview-blocking";
@@ -57,42 +57,6 @@ pub struct Audited {
     pub detail: String,
     /// The command, where one is concerned: with who and why.
     pub command: Option<Command>,
-}
-
-/// Why a topic of the library's own is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The client, or the brokers.
-    #[error(transparent)]
-    Kafka(#[from] KafkaError),
-    /// The broker refuses it.
-    #[error("the topic {topic} cannot be created: {why}; create it, or grant what is missing")]
-    NotCreated {
-        /// Its name.
-        topic: String,
-        /// The broker's words.
-        why: String,
-    },
-    /// A topic to consume does not exist.
-    #[error("the topic {0} does not exist")]
-    Missing(String),
-}
-
-/// Makes a topic unless it is there.
-pub(crate) async fn ensure(
-    admin: &Admin,
-    settings: &Settings,
-    name: &str,
-    shape: Shape,
-    config: &[(&str, &str)],
-) -> Result<(), OpenError> {
-    let (finder, topic) = (topics::finder(settings, CLIENT_ID)?, name.to_owned());
-    let found = tokio::task::spawn_blocking(move || topics::shape(&finder, &topic)).await;
-    if found.map_err(|_| KafkaError::Canceled)??.is_some() {
-        return Ok(());
-    }
-    let created = topics::create(admin, name, shape, config).await;
-    created.map_err(|why| OpenError::NotCreated { topic: name.to_owned(), why })
 }
 
 /// Makes the three topics of a group, with so many replicas, unless they are there.

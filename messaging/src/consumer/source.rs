@@ -6,11 +6,10 @@ use rdkafka::error::KafkaError;
 
 use super::config::ConsumerConfig;
 use crate::{
-    blocking::{OpenError, ensure},
     dead_letter::DeadLetters,
     retry::{RetryConfig, Stage},
     settings::client,
-    topics::{self, Admin, Shape},
+    topics::{self, Admin, OpenError, Shape, ensure},
 };
 
 const CLIENT_ID: &str = "siteview-consumer";

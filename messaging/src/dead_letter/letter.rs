@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 /// Longest text of `kafka_dlt-exception-message` in bytes; what a parser says may quote the record.
 const MESSAGE_BYTES_MAX: usize = 1000;
 /// Counts how often a letter was given back to its source topic; kept where the record has it.
-const REDRIVE_COUNT: &str = "dlq-redrive-count";
+pub(super) const REDRIVE_COUNT: &str = "dlq-redrive-count";
 
 /// A record on its way into the dead letters, its bytes borrowed.
 ///

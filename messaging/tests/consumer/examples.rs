@@ -2,6 +2,10 @@
 
 use anyhow::{Context as _, Result};
 use devstack::Part;
+use messaging::{
+    blocking::{self, Command},
+    settings::Settings,
+};
 
 #[path = "../../examples/renewals.rs"]
 #[expect(dead_code, reason = "its `main` is for the command line")]
@@ -11,7 +15,10 @@ mod renewals;
 async fn renewals_are_charged_once_in_order_and_a_bad_one_is_skipped() -> Result<()> {
     let endpoints = tokio::task::spawn_blocking(|| devstack::shared(&[Part::Kafka])).await??;
     let tag = uuid::Uuid::now_v7().simple().to_string();
-    let outcome = renewals::run(&endpoints.kafka.context("a broker")?, &tag, |_| {}).await?;
+    let send = async |settings: &Settings, group: &str, command: Command| {
+        blocking::send(settings, group, &command).await.map(drop).context("the command is sent")
+    };
+    let outcome = renewals::run(&endpoints.kafka.context("a broker")?, &tag, send, |_| {}).await?;
     for user in ["ann", "bob", "cleo"] {
         let months: Vec<i64> =
             outcome.charged.iter().filter(|(charged, _)| charged == user).map(|(_, month)| *month).collect();

@@ -1,0 +1,116 @@
+//! Dead letters by kind, and redrives.
+
+use maud::{Markup, html};
+use serde_json::json;
+
+use super::{Action, counted, moment, record_button, table};
+use crate::{
+    redrive::RedriveState,
+    snapshot::{DeadLetters, Kind, RedriveRow, Snapshot},
+};
+
+pub(super) fn letters(snapshot: &Snapshot) -> Markup {
+    html! {
+        section #dead-letters aria-labelledby="dead-letters-title" {
+            h2 #dead-letters-title { "Dead letters" }
+            @if snapshot.dead_letters.is_empty() { p.well { "There is no dead-letter topic." } }
+            @for topic in &snapshot.dead_letters { (of_topic(topic)) }
+        }
+    }
+}
+
+fn of_topic(topic: &DeadLetters) -> Markup {
+    let columns = ["Kind", "Error", "Letters", "Given back", "First", "Last", "Do"];
+    let rows: Vec<Vec<Markup>> = topic.kinds.iter().map(|kind| row(topic, kind)).collect();
+    html! {
+        article {
+            h3 { (topic.topic) }
+            p { (counted(topic.letters, "letter")) ", " (topic.redriven) " of them given back."
+                @if topic.unread > 0 { " " (topic.unread) " older offsets are not looked at." }
+                @if topic.foreign > 0 { " " (topic.foreign) " records are no letters of this topic." } }
+            @if !rows.is_empty() { (table(&format!("Kinds of dead letters in {}", topic.topic), &columns, &rows)) }
+        }
+    }
+}
+
+fn row(topic: &DeadLetters, kind: &Kind) -> Vec<Markup> {
+    let (partition, offset) = kind.last_letter;
+    let all = Action {
+        id: format!("redrive-{}-{}", topic.topic, kind.fingerprint),
+        label: "Redrive all",
+        says: format!(
+            "Redrive all {} letters of kind {} ({}: {}) of {} to their source topic. Every group of that topic sees them again.",
+            kind.letters, kind.fingerprint, kind.reason, kind.pattern, topic.topic
+        ),
+        role: "operate",
+        url: "/v1/redrives".to_owned(),
+        body: json!({"topic": topic.topic, "fingerprint": kind.fingerprint}),
+        confirm: kind.fingerprint.to_string(),
+        is_redrive: true,
+    };
+    let all_button = all.button();
+    let one = Action {
+        id: format!("redrive-{}-{partition}-{offset}", topic.topic),
+        label: "Redrive last",
+        says: format!(
+            "Redrive one letter of {}: partition {partition}, offset {offset}, to its source topic.",
+            topic.topic
+        ),
+        body: json!({"topic": topic.topic, "partition": partition, "offset": offset}),
+        confirm: format!("{partition}@{offset}"),
+        ..all
+    };
+    let returned = (kind.returned > 0).then(|| html! { br; small { (kind.returned) " had come back before" } });
+    vec![
+        html! { code { (kind.fingerprint) } },
+        html! { strong { (kind.reason) } ": " (kind.pattern) },
+        html! { (kind.letters) (returned.unwrap_or_default()) },
+        html! { (kind.redriven) },
+        moment(&kind.first_at),
+        moment(&kind.last_at),
+        html! { (record_button(&topic.topic, partition, offset)) (one.button()) (all_button) },
+    ]
+}
+
+pub(super) fn redrives(snapshot: &Snapshot) -> Markup {
+    let columns = ["Redrive", "Of", "State", "Moved", "Not moved", "Begun", "Do"];
+    let rows: Vec<Vec<Markup>> = snapshot.redrives.iter().map(redrive).collect();
+    html! {
+        section #redrives aria-labelledby="redrives-title" {
+            h2 #redrives-title { "Redrives" }
+            @if rows.is_empty() { p { "None yet." } }
+            @else { (table("Redrives, the newest first", &columns, &rows)) }
+        }
+    }
+}
+
+fn redrive(row: &RedriveRow) -> Vec<Markup> {
+    let (redrive, counts) = (&row.redrive, row.redrive.counts);
+    let what = redrive.selection.confirmation();
+    let action = |verb: &'static str, label: &'static str| Action {
+        id: format!("{verb}-{}", redrive.id),
+        label,
+        says: format!("{label} the redrive of {what} of {}.", redrive.dead_letter_topic),
+        role: "operate",
+        url: format!("/v1/redrives/{}/{verb}", redrive.id),
+        body: json!({}),
+        confirm: what.clone(),
+        is_redrive: false,
+    };
+    let (state, does) = match redrive.state {
+        RedriveState::Done => ("done", html! {}),
+        _ if row.works_here => ("running", action("stop", "Stop").button()),
+        RedriveState::Stopped => ("stopped", action("continue", "Continue").button()),
+        RedriveState::Running => ("not worked on here", action("continue", "Continue").button()),
+    };
+    let (read, end): (i64, i64) = (redrive.next.values().sum(), redrive.ends.values().sum());
+    vec![
+        html! { small { (redrive.id) } br; (redrive.by) ": " (redrive.reason) },
+        html! { code { (what) } br; (redrive.dead_letter_topic) },
+        html! { (state) @if let Some(failure) = &row.failure { br; span.error { (failure) } } },
+        html! { strong { (counts.moved) } br; progress max=(end.max(1)) value=(read) aria-label="read" {} },
+        html! { (counts.moved_before) " before, " (counts.guarded) " too often, " (counts.without_value) " without value" },
+        moment(&redrive.begun_at),
+        does,
+    ]
+}

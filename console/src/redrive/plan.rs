@@ -1,0 +1,164 @@
+//! How a redrive begins: checked, its ends taken; or only counted.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use messaging::{
+    settings::{Settings, client},
+    topic_id,
+    topics::{self, Admin, Shape},
+};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
+use super::{
+    Counts, REDRIVES_TOPIC, Redrive, RedriveError, RedriveState, Selection, Step,
+    ledger::Ledger,
+    scan::{BatchMax, Scan},
+};
+use crate::survey::{ANSWER_MAX, onlooker};
+
+/// Time for a count; a topic that takes longer is too long to be counted before it is redriven.
+const COUNT_MAX: Duration = Duration::from_secs(60);
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) dead_letter_topic: String,
+    pub(crate) selection: Selection,
+    pub(crate) rate_per_second: u32,
+    pub(crate) redrive_max: u64,
+    pub(crate) by: String,
+    pub(crate) reason: String,
+}
+
+/// Checks what is asked for and makes a redrive of it, which nobody works on yet. Makes the topic of steps where it is missing.
+pub(crate) async fn begin(settings: &Settings, wanted: Wanted) -> Result<Redrive, RedriveError> {
+    let (asked, of) = (settings.clone(), wanted);
+    let (redrive, brokers) = blocking(move || plan(&asked, of)).await?;
+    let failed = RedriveError::kafka("making the topic of redrives");
+    let admin: Admin = client(settings, &[("client.id", "siteview-console")]).create().map_err(failed)?;
+    // Who lost the steps would move letters twice.
+    let shape = Shape { partitions: 1, replicas: brokers.min(3) };
+    let kept = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
+    topics::ensure(&admin, settings, REDRIVES_TOPIC, shape, &kept).await?;
+    Ok(redrive)
+}
+
+fn plan(settings: &Settings, wanted: Wanted) -> Result<(Redrive, i32), RedriveError> {
+    let failed = RedriveError::kafka("looking up the dead letters");
+    let topic = wanted.dead_letter_topic;
+    let consumer = onlooker(settings, &[]).map_err(&failed)?;
+    let metadata = consumer.fetch_metadata(Some(&topic), ANSWER_MAX).map_err(&failed)?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+    let partitions: Vec<i32> = found.map_or(&[][..], |found| found.partitions()).iter().map(|of| of.id()).collect();
+    if partitions.is_empty() || !topic.ends_with("-dlq") {
+        return Err(RedriveError::Refused(format!("there is no dead-letter topic {topic}")));
+    }
+    let id = topic_id::fetch(&consumer, &topic).map_err(&failed)?;
+    let (next, ends) = range(&consumer, &topic, &partitions, &wanted.selection)?;
+    let redrive = Redrive {
+        id: uuid::Uuid::now_v7().to_string(),
+        dead_letter_topic: topic,
+        topic_id: id.map(|id| id.as_str().to_owned()),
+        selection: wanted.selection,
+        rate_per_second: wanted.rate_per_second,
+        redrive_max: wanted.redrive_max,
+        by: wanted.by,
+        reason: wanted.reason,
+        begun_at: jiff::Timestamp::now().to_string(),
+        state: RedriveState::Stopped,
+        next,
+        ends,
+        counts: Counts::default(),
+    };
+    Ok((redrive, i32::try_from(metadata.brokers().len()).unwrap_or(1)))
+}
+
+type Offsets = BTreeMap<i32, i64>;
+
+/// From where to where.
+fn range(
+    consumer: &BaseConsumer,
+    topic: &str,
+    partitions: &[i32],
+    selection: &Selection,
+) -> Result<(Offsets, Offsets), RedriveError> {
+    let failed = RedriveError::kafka("the ends of the dead letters");
+    let (mut next, mut ends) = (Offsets::new(), Offsets::new());
+    for of in partitions {
+        let (low, high) = consumer.fetch_watermarks(topic, *of, ANSWER_MAX).map_err(&failed)?;
+        match selection {
+            Selection::Letter { partition, .. } if partition != of => {}
+            Selection::Letter { offset, .. } if (low..high).contains(offset) => {
+                next.insert(*of, *offset);
+                ends.insert(*of, offset + 1);
+            }
+            Selection::Letter { offset, .. } => {
+                return Err(RedriveError::Refused(format!(
+                    "{topic}-{of} has no offset {offset}: it has {low} to {high}"
+                )));
+            }
+            Selection::Fingerprint(_) => {
+                next.insert(*of, low);
+                ends.insert(*of, high);
+            }
+        }
+    }
+    match ends.is_empty() {
+        true => Err(RedriveError::Refused(format!("{topic} has no such partition"))),
+        false => Ok((next, ends)),
+    }
+}
+
+/// What a redrive would do, as things stand: moves nothing.
+pub(crate) async fn count(settings: &Settings, redrive: Redrive) -> Result<Counts, RedriveError> {
+    let settings = settings.clone();
+    blocking(move || {
+        let ledger = Ledger::read(&settings, &redrive.dead_letter_topic, redrive.topic_id.as_deref(), drop)?;
+        let (mut scan, mut counts, deadline) =
+            (Scan::new(&settings, &redrive)?, Counts::default(), Instant::now() + COUNT_MAX);
+        loop {
+            let batch = scan.batch(&redrive, &ledger, BatchMax { letters: 1000, bytes: 8 << 20, scanned: 10_000 })?;
+            counts.add(batch.counts);
+            match batch.is_last {
+                true => return Ok(counts),
+                false if Instant::now() >= deadline => return Err(RedriveError::TimedOut("counting")),
+                false => {}
+            }
+        }
+    })
+    .await
+}
+
+/// A redrive as it stands in the topic of steps.
+pub(crate) async fn last(settings: &Settings, id: &str) -> Result<Redrive, RedriveError> {
+    let (settings, id) = (settings.clone(), id.to_owned());
+    blocking(move || {
+        let mut last = None;
+        let each = |step: Step| {
+            if step.redrive.id == id {
+                last = Some(step.redrive);
+            }
+        };
+        Ledger::read(&settings, "", None, each)?;
+        last.ok_or_else(|| RedriveError::Refused(format!("there is no redrive {id}")))
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, RedriveError> + Send + 'static,
+) -> Result<T, RedriveError> {
+    tokio::task::spawn_blocking(look).await.expect("it neither panics nor is aborted")
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, other: Self) {
+        self.moved += other.moved;
+        self.moved_before += other.moved_before;
+        self.guarded += other.guarded;
+        self.without_value += other.without_value;
+    }
+}

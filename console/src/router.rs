@@ -1,0 +1,53 @@
+//! The whole API on one page.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::header,
+    middleware,
+    response::{Html, IntoResponse},
+    routing::{get, post},
+};
+
+use crate::{
+    app::App,
+    error::Error,
+    gate,
+    routes::{commands, events, reads, redrives, session},
+};
+
+/// Bytes of a body; all of them are a few names and a reason.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Routes below `/v1` answer JSON. Those that change something are `POST`, want a role, a `reason` and, in `confirm`, the short
+/// name of what is hit.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(reads::page))
+        .route("/events", get(events::stream))
+        .route("/assets/console.css", get(async || asset("text/css", include_str!("assets/console.css"))))
+        .route("/assets/console.js", get(async || asset("text/javascript", include_str!("assets/console.js"))))
+        .route("/v1/session", post(session::begin).delete(session::end))
+        .route("/v1/overview", get(reads::overview))
+        .route("/v1/groups", get(reads::groups))
+        .route("/v1/blocking", get(reads::blocking))
+        .route("/v1/parked", get(reads::parked))
+        .route("/v1/dead-letters", get(reads::dead_letters))
+        .route("/v1/dead-letters/{topic}", get(reads::letters))
+        .route("/v1/records/{topic}/{partition}/{offset}", get(reads::record))
+        .route("/v1/audit", get(reads::audit))
+        .route("/v1/commands", post(commands::send))
+        .route("/v1/redrives", get(redrives::list).post(redrives::begin))
+        .route("/v1/redrives/{id}/stop", post(redrives::stop))
+        .route("/v1/redrives/{id}/continue", post(redrives::go_on))
+        .fallback(async || Error::NotFound("the console has no such route".to_owned()))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), gate::admit))
+        .with_state(app)
+}
+
+fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, kind)], Html(text).0)
+}

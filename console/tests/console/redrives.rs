@@ -1,0 +1,244 @@
+//! Dead letters given back: each once, whatever happens on the way.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use rdkafka::{
+    Message as _,
+    message::{Header, Headers as _, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
+use serde_json::{Value, json};
+
+use crate::stage::{Buried, Console, DEADLINE, Stage, text};
+
+const KINDS: usize = 5;
+const LETTERS: usize = 10_000;
+const RATE: u64 = 500;
+
+fn letter(number: usize) -> Buried {
+    let kind = number % KINDS;
+    Buried {
+        partition: i32::try_from(number % 3).expect("small"),
+        offset: i64::try_from(number / 3).expect("small"),
+        key: format!("key-{}", number % 100),
+        value: format!("order-{number}"),
+        reason: ["late", "away", "odd", "twice", "torn"][kind].to_owned(),
+        message: format!("order {number} is not to be had"),
+        redrive_count: None,
+    }
+}
+
+/// The kinds of the test's topic, when all letters are seen: fingerprint by reason.
+async fn kinds(console: &Console, topic: &str, letters: usize) -> Result<BTreeMap<String, String>> {
+    let holds = |all: &Value| {
+        let of = all.as_array()?.iter().find(|of| of["topic"] == topic)?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let kinds = of["kinds"].as_array()?.iter();
+        let kinds =
+            kinds.map(|kind| Some((text(&kind["reason"])?, text(&kind["fingerprint"])?))).collect::<Option<_>>();
+        kinds.filter(|_| of["letters"] == letters)
+    };
+    console.until("all letters are seen", "/v1/dead-letters", holds).await
+}
+
+async fn begin(console: &Console, topic: &str, fingerprint: &str, rate: u64) -> Result<String> {
+    let body = json!({"topic": topic, "fingerprint": fingerprint, "rate": rate, "reason": "it is mended", "confirm": fingerprint});
+    let (status, begun) = console.post_json("/v1/redrives", &body).await?;
+    ensure!(status == 202, "{status} {begun}");
+    Ok(begun["id"].as_str().context("an id")?.to_owned())
+}
+
+fn row(all: &Value, id: &str) -> Option<Value> {
+    all.as_array()?.iter().find(|row| row["id"] == id).cloned()
+}
+
+/// Waits until a redrive has ended here in this state.
+async fn until_state(console: &Console, id: &str, state: &str) -> Result<Value> {
+    let holds = |all: &Value| row(all, id).filter(|row| row["state"] == state && row["works_here"] == false);
+    console.until(&format!("the redrive is {state}"), "/v1/redrives", holds).await
+}
+
+async fn until_moved(console: &Console, id: &str, moved: u64) -> Result<u64> {
+    let holds = |all: &Value| row(all, id)?["counts"]["moved"].as_u64().filter(|done| *done >= moved);
+    console.until("letters are moved", "/v1/redrives", holds).await
+}
+
+async fn change(console: &Console, id: &str, verb: &str, confirm: &str) -> Result<u16> {
+    let body = json!({"reason": "a test", "confirm": confirm});
+    Ok(console.post_json(&format!("/v1/redrives/{id}/{verb}"), &body).await?.0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_letters_go_back_at_a_rate_through_stops_and_kills_and_none_is_lost_or_doubled() -> Result<()> {
+    let stage = Stage::new(3).await?;
+    let letters: Vec<Buried> = (0..LETTERS).map(letter).collect();
+    stage.bury(&letters).await?;
+    let dead = stage.dead_letter_topic();
+    let console = stage.console(&[]).await?;
+    let kinds = kinds(&console, &dead, LETTERS).await?;
+    ensure!(kinds.len() == KINDS && kinds.values().collect::<BTreeSet<_>>().len() == KINDS, "{kinds:?}");
+    let late = &kinds["late"];
+    let of_kind = LETTERS / KINDS;
+
+    let (status, counted) =
+        console.post_json("/v1/redrives", &json!({"topic": dead, "fingerprint": late, "dry_run": true})).await?;
+    ensure!(status == 200 && counted["counts"]["moved"] == of_kind, "{counted}");
+    ensure!(stage.committed_records().await?.is_empty(), "a dry run moves nothing");
+
+    // At a rate; stopped.
+    let began = Instant::now();
+    let id = begin(&console, &dead, late, RATE).await?;
+    until_moved(&console, &id, 200).await?;
+    ensure!(change(&console, &id, "stop", "something else").await? == 400, "it wants the kind's name");
+    ensure!(change(&console, &id, "stop", late).await? == 202);
+    let stopped = until_state(&console, &id, "stopped").await?["counts"]["moved"].as_u64().context("a count")?;
+    let allowed = RATE as f64 * (began.elapsed() + Duration::from_secs(1)).as_secs_f64() + 100.0;
+    ensure!(stopped < of_kind as u64 && (stopped as f64) <= allowed, "{stopped} in {:?}", began.elapsed());
+    ensure!(stage.committed_records().await?.len() as u64 == stopped, "what is counted is what is there");
+
+    // Continued; killed in the middle; continued by another console.
+    ensure!(change(&console, &id, "continue", late).await? == 202);
+    until_moved(&console, &id, stopped + 200).await?;
+    console.kill()?;
+    let console = stage.console(&[]).await?;
+    let interrupted = until_state(&console, &id, "running").await?;
+    ensure!(interrupted["counts"]["moved"].as_u64() < Some(of_kind as u64), "it was in the middle: {interrupted}");
+    ensure!(change(&console, &id, "continue", late).await? == 202);
+    let done = until_state(&console, &id, "done").await?;
+    ensure!(done["counts"]["moved"] == of_kind && done["counts"]["moved_before"] == 0, "{done}");
+
+    taken_over(&stage, &console, &dead, &kinds["away"]).await?;
+
+    // Once more, and then the other kinds.
+    let again = begin(&console, &dead, late, 100_000).await?;
+    let done = until_state(&console, &again, "done").await?;
+    ensure!(done["counts"]["moved"] == 0 && done["counts"]["moved_before"] == of_kind, "{done}");
+    for fingerprint in kinds.values().filter(|fingerprint| *fingerprint != late) {
+        let id = begin(&console, &dead, fingerprint, 100_000).await?;
+        until_state(&console, &id, "done").await?;
+    }
+    all_went_back_once(&stage, &letters).await?;
+    let given_back = |all: &Value| {
+        all.as_array()?.iter().find(|of| of["topic"] == dead)?["redriven"]
+            .as_u64()
+            .filter(|count| *count == LETTERS as u64)
+    };
+    console.until("the page says so", "/v1/dead-letters", given_back).await?;
+    Ok(())
+}
+
+/// A second console takes a redrive over while the first is at it: the first ends, and does nothing more.
+async fn taken_over(stage: &Stage, first: &Console, topic: &str, fingerprint: &str) -> Result<()> {
+    let second = stage.console(&[]).await?;
+    let id = begin(first, topic, fingerprint, 50).await?;
+    let before = until_moved(first, &id, 20).await?;
+    until_moved(&second, &id, 20).await?;
+    ensure!(change(&second, &id, "continue", fingerprint).await? == 202);
+    let ended = |all: &Value| row(all, &id)?["failure"].as_str().map(str::to_owned);
+    let failure = first.until("the first has ended", "/v1/redrives", ended).await?;
+    ensure!(failure.contains("another worker has taken over"), "{failure}");
+    until_moved(&second, &id, before + 20).await?;
+    ensure!(change(&second, &id, "stop", fingerprint).await? == 202);
+    until_state(&second, &id, "stopped").await.map(drop)
+}
+
+async fn all_went_back_once(stage: &Stage, letters: &[Buried]) -> Result<()> {
+    let records = stage.committed_records().await?;
+    let mut expected: Vec<_> = letters.iter().map(|of| (of.value.clone(), of.key.clone(), of.partition)).collect();
+    let key = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    let mut found: Vec<_> = records.iter().map(|of| (text(of), key(of.key()), of.partition())).collect();
+    expected.sort();
+    found.sort();
+    ensure!(found.len() == expected.len(), "{} of {}", found.len(), expected.len());
+    ensure!(found == expected, "others than those that were buried");
+    for record in &records {
+        let headers = record.headers().context("headers")?;
+        let all: Vec<_> = headers.iter().map(|header| (header.key, header.value)).collect();
+        ensure!(all == [("own", Some(&b"1"[..])), ("dlq-redrive-count", Some(b"1"))], "{all:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_letter_goes_back_and_what_came_back_too_often_does_not() -> Result<()> {
+    let stage = Stage::new(1).await?;
+    let with_count = |number: usize, count: &str| Buried {
+        partition: 0,
+        offset: number as i64,
+        reason: "away".to_owned(),
+        redrive_count: Some(count.to_owned()),
+        ..letter(number)
+    };
+    stage.bury(&[with_count(0, "2"), with_count(1, "3"), with_count(2, "0")]).await?;
+    let (dead, console) = (stage.dead_letter_topic(), stage.console(&[]).await?);
+    let away = kinds(&console, &dead, 3).await?["away"].clone();
+    let one = json!({"topic": dead, "partition": 0, "offset": 2, "reason": "try", "confirm": "0@2"});
+    let (status, begun) = console.post_json("/v1/redrives", &one).await?;
+    ensure!(status == 202, "{begun}");
+    until_state(&console, begun["id"].as_str().context("an id")?, "done").await?;
+    ensure!(stage.committed_records().await?.iter().map(text).collect::<Vec<_>>() == ["order-2"]);
+
+    let (shown, _) =
+        stage.verb(&["dead-letters", "show", "--topic", &dead, "--fingerprint", &away, "--limit", "2"]).await?;
+    let values = shown.as_array().context("letters")?.iter().map(|letter| letter["value"]["text"].clone());
+    ensure!(values.collect::<Vec<_>>() == ["order-0", "order-1"], "{shown}");
+    let all = ["dead-letters", "redrive", "--topic", &dead, "--fingerprint", &away, "--reason", "all"];
+    let (counted, _) = stage.verb(&[&all[..], &["--dry-run"]].concat()).await?;
+    ensure!(counted["counts"]["moved"] == 1 && counted["counts"]["guarded"] == 1, "{counted}");
+    let done = stage.verb(&all).await?;
+    let id = done.0["id"].as_str().context("an id")?;
+    let again = stage.verb(&["dead-letters", "continue", id, "--reason", "x"]).await?;
+    ensure!(again.1 == 2, "it is done: {again:?}");
+    let counts = &done.0["counts"];
+    ensure!(done.1 == 0 && done.0["state"] == "done", "{done:?}");
+    ensure!(counts["moved"] == 1 && counts["moved_before"] == 1 && counts["guarded"] == 1, "{counts}");
+    let records = stage.committed_records().await?;
+    ensure!(records.iter().map(text).collect::<Vec<_>>() == ["order-2", "order-0"]);
+    let count = records[1].headers().context("headers")?.iter().find(|header| header.key == "dlq-redrive-count");
+    ensure!(count.and_then(|count| count.value) == Some(&b"3"[..]));
+
+    for (body, expected) in [
+        (json!({"topic": dead, "partition": 0, "offset": 2, "reason": "x", "confirm": "0@1"}), 400),
+        (json!({"topic": dead, "partition": 0, "offset": 2, "reason": " ", "confirm": "0@2"}), 400),
+        (json!({"topic": dead, "partition": 0, "offset": 99, "reason": "x", "confirm": "0@99"}), 409),
+        (json!({"topic": stage.topic, "fingerprint": "f", "reason": "x", "confirm": "f"}), 409),
+        (json!({"topic": dead, "reason": "x", "confirm": ""}), 400),
+    ] {
+        let (status, problem) = console.post_json("/v1/redrives", &body).await?;
+        ensure!(status == expected, "{body}: {status} {problem}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_write_dead_letters_cannot_have_records_put_into_other_topics() -> Result<()> {
+    let (stage, other) = (Stage::new(1).await?, Stage::new(1).await?);
+    stage.bury(&[letter(0)]).await?;
+    // A letter of another topic, put where it does not belong.
+    let all = [
+        ("kafka_dlt-original-topic", other.topic.as_str()),
+        ("kafka_dlt-original-partition", "0"),
+        ("kafka_dlt-original-offset", "0"),
+        ("kafka_dlt-consumer-group", &stage.group),
+        ("kafka_dlt-exception-message", "order 7 is not to be had"),
+        ("dlq-reason", "late"),
+    ];
+    let headers = all
+        .iter()
+        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }));
+    let producer: FutureProducer = stage.client().create()?;
+    let dead = stage.dead_letter_topic();
+    let record = FutureRecord::to(&dead).key("k").payload("forged").headers(headers);
+    producer.send(record, DEADLINE).await.map_err(|(error, _)| error)?;
+    let console = stage.console(&[]).await?;
+    let late = kinds(&console, &dead, 1).await?["late"].clone();
+    let id = begin(&console, &dead, &late, 1000).await?;
+    ensure!(until_state(&console, &id, "done").await?["counts"]["moved"] == 1);
+    ensure!(stage.committed_records().await?.iter().map(text).collect::<Vec<_>>() == ["order-0"]);
+    ensure!(other.committed_records().await?.is_empty());
+    Ok(())
+}
