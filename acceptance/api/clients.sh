@@ -21,7 +21,8 @@ cp "$here/package.json" "$here/tsconfig.json" "$here/call.ts" typescript/
     venv/bin/pip install --quiet --disable-pip-version-check 'openapi-python-client==0.29.1'
 }
 rm -rf python
-venv/bin/openapi-python-client generate --path openapi.json --output-path python --meta none --fail-on-warning
+venv/bin/openapi-python-client generate --path openapi.json --output-path python --meta none --fail-on-warning \
+    --config "$here/python-client.yaml"
 rm -rf siteview && mv python siteview
 venv/bin/python -m compileall -q siteview
 PYTHONPATH=. venv/bin/python "$here/call.py"

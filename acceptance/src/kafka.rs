@@ -5,7 +5,7 @@ mod raw;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use devstack::eventually;
@@ -160,12 +160,22 @@ impl Topic {
         Ok(OpenTransaction(producer))
     }
 
-    /// The next offset of each partition: its end for a consumer that reads everything.
+    /// The next offset of each partition: its end for a consumer that reads everything. A transaction that was ended counts with
+    /// its marker, which the broker writes only after it has answered; one that stays open is an error.
     pub fn ends(&self) -> Result<Ends> {
-        let consumer: BaseConsumer = self.client().create()?;
-        let end = |partition| {
-            let (_, high) = consumer.fetch_watermarks(&self.name, partition, ANSWER_MAX)?;
-            Ok((partition, high))
+        // A client's `isolation.level` decides which of a partition's two ends ListOffsets tells it.
+        let [every, stable] = ["read_uncommitted", "read_committed"].map(|level| {
+            let consumer: BaseConsumer = self.client().set("isolation.level", level).create()?;
+            anyhow::Ok(consumer)
+        });
+        let (every, stable, deadline) = (every?, stable?, Instant::now() + ANSWER_MAX);
+        let end = |partition| loop {
+            let end_for = |consumer: &BaseConsumer| consumer.fetch_watermarks(&self.name, partition, ANSWER_MAX);
+            let (end, stable_end) = (end_for(&every)?.1, end_for(&stable)?.1);
+            if stable_end >= end {
+                return Ok((partition, end));
+            }
+            ensure!(Instant::now() < deadline, "partition {partition}: a transaction is open at {stable_end} of {end}");
         };
         (0..self.partitions.get()).map(end).collect()
     }

@@ -37,7 +37,8 @@ pub struct Live {
 
 #[derive(Debug)]
 struct Shared {
-    url: String,
+    /// Readers; a client stays with its own.
+    urls: Vec<String>,
     /// Seconds that a client waits for its position; `None`: it must be there.
     wait: Option<u32>,
     over: AtomicBool,
@@ -73,9 +74,9 @@ pub fn rising_site(partitions: i32, site_id: &str, version: i64) -> Record {
 
 impl Live {
     /// Starts; `version` is that of the rising sites so far. With `wait`, clients wait so many seconds for their position.
-    pub fn start(system: &System, reader: &Service, source: Source, version: i64, wait: Option<u32>) -> Self {
+    pub fn start(system: &System, readers: &[&Service], source: Source, version: i64, wait: Option<u32>) -> Self {
         let shared = Arc::new(Shared {
-            url: reader.url().to_owned(),
+            urls: readers.iter().map(|reader| reader.url().to_owned()).collect(),
             wait,
             over: AtomicBool::new(false),
             answers: AtomicU32::new(0),
@@ -177,7 +178,8 @@ async fn read(shared: Arc<Shared>, client: usize) -> Result<()> {
 
 async fn look(shared: &Shared, client: usize, http: &Client, seen: &mut Seen, site: usize) -> Result<()> {
     let site_id = format!("rising-{site}");
-    let mut request = http.get(format!("{}/v1/sites/{site_id}/installed-apps", shared.url));
+    let mut request =
+        http.get(format!("{}/v1/sites/{site_id}/installed-apps", shared.urls[client % shared.urls.len()]));
     if let Some(token) = &seen.token {
         request = request.header("projection-min-position", token);
     }

@@ -40,10 +40,10 @@ pub struct Condition {
 }
 
 impl Service {
-    /// Starts a binary with this environment and no other; standard output and error go to `<folder>/<name>.log`.
+    /// Starts a binary with these arguments, this environment and no other; standard output and error go to `<folder>/<name>.log`.
     pub(crate) fn start(
         name: &str,
-        binary: &Path,
+        (binary, arguments): (&Path, &[&str]),
         folder: &Path,
         env: &BTreeMap<String, String>,
         admin_port: u16,
@@ -52,7 +52,7 @@ impl Service {
         let log = folder.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(binary);
-        command.env_clear().envs(env).current_dir(folder).stdin(Stdio::null());
+        command.args(arguments).env_clear().envs(env).current_dir(folder).stdin(Stdio::null());
         command.stdout(output.try_clone()?).stderr(output);
         die_with_this_thread(&mut command);
         let way_out = || format!("{}: cargo build --release --workspace", binary.display());

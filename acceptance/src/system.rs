@@ -185,14 +185,35 @@ impl System {
 
     /// As [`Self::writer`], with these client properties and no other.
     pub fn writer_with_properties(&self, env: &[(&str, &str)], properties: &[(&str, &str)]) -> Result<Service> {
-        let (name, admin_port) = (self.next_name("writer"), free_port()?);
+        self.writer_process("writer", &[], env, properties)
+    }
+
+    /// Starts `writer relay` into the topic of [`Self::relay_topic`]; returns before it is ready.
+    pub fn relay(&self, env: &[(&str, &str)]) -> Result<Service> {
+        self.writer_process("relay", &["relay"], env, &[])
+    }
+
+    /// The topic of the relays; one of them may still have to create it.
+    pub fn relay_topic(&self) -> Topic {
+        self.topic.named(&format!("{}-changed", self.topic.name()))
+    }
+
+    fn writer_process(
+        &self,
+        kind: &str,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+        properties: &[(&str, &str)],
+    ) -> Result<Service> {
+        let (name, admin_port) = (self.next_name(kind), free_port()?);
         let properties = properties.iter().map(|(key, value)| format!("{key}={value}\n"));
         let file = self.folder.join(format!("{name}.properties"));
         fs::write(&file, properties.collect::<String>())?;
         let mut environment = self.writer_environment(env);
         environment.insert("KAFKA_PROPERTIES_FILE".to_owned(), file.display().to_string());
         environment.insert("WRITER_ADMIN_LISTEN".to_owned(), format!("127.0.0.1:{admin_port}"));
-        Service::start(&name, &bin_dir()?.join("writer"), &self.folder, &environment, admin_port, None)
+        let binary = bin_dir()?.join("writer");
+        Service::start(&name, (&binary, arguments), &self.folder, &environment, admin_port, None)
     }
 
     /// The primary's URL for the writer's login, as writers have it.
@@ -224,7 +245,8 @@ impl System {
             ("READER_DATABASE_URLS", self.reader_urls().join(",")),
         ];
         let environment = environment(own, env);
-        Service::start(&name, &bin_dir()?.join("reader"), &self.folder, &environment, admin_port, Some(port))
+        let binary = bin_dir()?.join("reader");
+        Service::start(&name, (&binary, &[]), &self.folder, &environment, admin_port, Some(port))
     }
 
     /// What `writer position --json` says, by partition.
@@ -255,6 +277,7 @@ impl System {
             ("DATABASE_URL", self.writer_url()),
             ("WRITER_TOPIC", self.topic.name().to_owned()),
             ("WRITER_GROUP", self.group.clone()),
+            ("WRITER_RELAY_TOPIC", self.relay_topic().name().to_owned()),
         ];
         environment(own, over)
     }

@@ -37,8 +37,11 @@ const SERVERS: [(&str, &str); 4] = [
 
 /// Enough for many tests at once on one cluster; the replica must allow as many as its primary.
 const VIEW_SETTINGS: [&str; 3] = ["max_connections=300", "wal_level=replica", "shared_buffers=256MB"];
-/// A replica that tells the primary what it reads, and comes back at once when the primary was away.
-const REPLICA_SETTINGS: [&str; 2] = ["hot_standby_feedback=on", "wal_retrieve_retry_interval=100ms"];
+/// A replica comes back at once when the primary was away.
+const REPLICA_SETTINGS: [&str; 1] = ["wal_retrieve_retry_interval=100ms"];
+/// It tells the primary what it reads. In its file and not on its command line, which would overrule `alter system`: tests
+/// of recovery conflicts turn it off.
+const REPLICA_FILE_SETTINGS: &str = "hot_standby_feedback = on\n";
 const SOURCE_SETTINGS: [&str; 1] = ["wal_level=logical"];
 
 /// The view's servers with the superuser's URLs of the view's database.
@@ -195,6 +198,12 @@ impl<'a> Cluster<'a> {
             .env("PGPASSWORD", &self.password)
             .run("copying the primary", MAKE_DEADLINE)
             .await?;
+        let file = self.data.join("postgresql.auto.conf");
+        let appended = fs::OpenOptions::new().append(true).open(&file).and_then(|mut file| {
+            use std::io::Write;
+            file.write_all(REPLICA_FILE_SETTINGS.as_bytes())
+        });
+        appended.with_context(|| file.display().to_string())?;
         let server = self.start(&[&VIEW_SETTINGS[..], &REPLICA_SETTINGS[..]].concat()).await?;
         let url = self.url(VIEW_DATABASE);
         eventually("the replica streams from the primary", START_DEADLINE, async || streams(&url).await.then_some(()))

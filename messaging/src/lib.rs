@@ -8,6 +8,7 @@
 //! | [`dead_letter`], [`brake`] | records that cannot be used, and what stops them from becoming too many |
 //! | [`kv_store`] | a compacted topic in memory, complete before it says so |
 //! | [`transaction`] | records in, records out, offsets: exactly once |
+//! | [`relay`] | a log outside Kafka into a topic, exactly once |
 //! | [`atomic_kv_store`] | values changed by commands, exactly once, with callbacks |
 //! | [`groups`] | what the brokers tell of all groups, for those who look on |
 //! | [`settings`], [`topics`], [`headers`], [`record`], [`topic_id`] | the client's settings, topics of one's own, headers as bytes, an owned record, which topic a name stands for |
@@ -27,6 +28,7 @@ pub mod kv_store;
 mod log_ends;
 mod native;
 pub mod record;
+pub mod relay;
 pub mod retry;
 pub mod settings;
 pub mod topic_id;
@@ -35,3 +37,4 @@ pub mod transaction;
 
 pub use atomic_kv_store::{AtomicKvStore, AtomicKvStoreConfig};
 pub use kv_store::{KvStore, KvStoreConfig};
+pub use relay::TransactionalRelay;

@@ -26,14 +26,15 @@
 //! without the partitions that were taken meanwhile; or the process has to end, and a supervisor starts it anew. What is
 //! wrong with the environment never loses a record and never skips one.
 //!
-//! **Absent.** Anything but Kafka: a database row cannot be part of this transaction (design 12).
+//! **Absent.** Anything but Kafka: a database row cannot be part of this transaction (design 12). What comes from a table is
+//! relayed ([`crate::relay`]).
 
 mod batch;
 mod error;
 mod exchange;
 mod membership;
-mod observe;
-mod producer;
+pub(crate) mod observe;
+pub(crate) mod producer;
 mod record;
 mod work;
 

@@ -37,15 +37,15 @@ use tokio::task::JoinSet;
 pub(crate) use batch::Change;
 pub(crate) use cursor::{Cursor, Place};
 pub(crate) use follow::{Follower, Gap, Heard, Selected, Start};
-pub(crate) use tail::Subscription;
+pub(crate) use tail::{News, Subscription, Tail};
 pub(crate) use token::{cursor, token};
 
+use crate::cache;
 use crate::config::Config;
 use crate::error::Error;
 use crate::position::Position;
 use crate::queries::changes::PageLimits;
 use crate::replicas::Replicas;
-use tail::Tail;
 
 /// Batches that a tail keeps for those who have not taken them yet.
 pub(crate) const BATCHES_KEPT: usize = 64;
@@ -104,6 +104,9 @@ impl Changes {
         let tail = |replica: &Arc<_>| Arc::new(Tail::new(Arc::clone(replica), config.request_time_max));
         let tails: Vec<Arc<Tail>> = replicas.each().map(tail).collect();
         tails.iter().for_each(|tail| drop(upkeep.spawn(Arc::clone(tail).keep())));
+        if let Some(bytes_max) = config.cache_bytes.checked_div(tails.len() as u64).filter(|bytes_max| *bytes_max > 0) {
+            tails.iter().for_each(|tail| drop(upkeep.spawn(cache::keep(Arc::clone(tail), bytes_max))));
+        }
         let read_backs = Arc::new(Semaphore::new(READ_BACKS_MAX));
         Arc::new(Self { tails, replicas: Arc::clone(replicas), read_backs })
     }

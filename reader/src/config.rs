@@ -48,7 +48,7 @@ pub struct Args {
     fallback_database_url_file: Option<PathBuf>,
 
     /// Long-lived connections per replica, shared by all requests; a few suffice because statements are pipelined
-    #[arg(long, env = "READER_REPLICA_CONNECTIONS", default_value = "4", value_parser = count(1, 64))]
+    #[arg(long, env = "READER_REPLICA_CONNECTIONS", default_value = "2", value_parser = count(1, 64))]
     replica_connections: usize,
 
     /// How often each replica's position is sampled, duration; answers claim a position at most so old
@@ -79,6 +79,11 @@ pub struct Args {
     /// 0s at once
     #[arg(long, env = "READER_REPLICA_COMEBACK", default_value = "10s", value_parser = duration_between(Duration::ZERO, 3600 * SECOND))]
     replica_comeback: Duration,
+
+    /// Bytes of documents kept in memory, of all replicas together; 0 keeps none. Off by default: a look-up by key costs
+    /// Postgres little, and every reader would keep the same. Worth it where a few sites are asked for most of the time
+    #[arg(long, env = "READER_CACHE_BYTES", default_value = "0", value_parser = bytes_between(0, 1024 * 1024 * MIB))]
+    cache_bytes: u64,
 
     /// Time for one request, from its head to its answer, duration; beyond it 504. Well under what clients wait
     #[arg(long, env = "READER_REQUEST_TIME_MAX", default_value = "5s", value_parser = duration_between(10 * MILLI, 60 * SECOND))]
@@ -174,6 +179,7 @@ pub struct Config {
     pub replica_lag_max: Duration,
     pub staleness_max: Option<Duration>,
     pub replica_comeback: Duration,
+    pub cache_bytes: u64,
     pub request_time_max: Duration,
     pub requests_max: usize,
     pub waits_max: usize,
@@ -235,6 +241,7 @@ impl Config {
             replica_lag_max: args.replica_lag_max,
             staleness_max: args.staleness_max,
             replica_comeback: args.replica_comeback,
+            cache_bytes: args.cache_bytes,
             request_time_max: args.request_time_max,
             requests_max: args.requests_max,
             waits_max: args.waits_max,

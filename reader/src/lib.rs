@@ -11,6 +11,7 @@
 //! replicas  choice of replica and connection, one retry elsewhere, the position that an answer may claim
 //! changes   the change log, followed on the replicas, for the feed
 //! feed      a subscriber's stream of server-sent events
+//! cache     documents kept in memory, off by default
 //! queries   all SQL
 //! openapi   the API described, from the handlers
 //! answer    conditional requests, content coding, headers
@@ -18,8 +19,9 @@
 //!
 //! # Guarantees
 //!
-//! * The answer's `Projection-Position` was sampled on the same replica before the data was read, so the data contains
-//!   everything before it: a lower bound, never a hope.
+//! * The data contains everything before the answer's `Projection-Position`, which was sampled on the same replica before it
+//!   was read, or read in the same snapshot: a lower bound, never a hope. And no answer shows more than it claims, so a client
+//!   that returns its position is never taken back, whichever replica it meets next.
 //! * The document of a site is sent as it is stored, byte for byte; parts of documents keep their text to the digit.
 //! * What a client demands, of the position or of a site's version, is contained in the answer, or there is none.
 //! * A connection that dies, or a recovery conflict, costs no request as long as another connection can answer in time.
@@ -37,6 +39,7 @@ pub mod config;
 mod answer;
 mod app;
 mod body;
+mod cache;
 mod changes;
 mod coding;
 mod connections;

@@ -41,6 +41,9 @@ impl Observe {
             "reader_connections_made_room_total",
             "connections closed for a newcomer because they waited longest and no more may be open"
         );
+        metrics::describe_counter!("reader_cache_hits_total", "documents that were found kept");
+        metrics::describe_counter!("reader_cache_misses_total", "documents that were looked for and not found kept");
+        metrics::describe_gauge!("reader_cache_bytes", "bytes of the documents that are kept of the replica");
         metrics::describe_gauge!("reader_replica_healthy", "1 while the replica can be asked");
         metrics::describe_gauge!(
             "reader_replica_share",
@@ -147,6 +150,19 @@ pub(crate) fn replica_retry(reason: &'static str) {
 /// A look-up was held back until a replica was where its client demands, or until it would wait no longer.
 pub(crate) fn position_wait(waited: Duration) {
     histogram!("reader_position_wait_seconds").record(waited.as_secs_f64());
+}
+
+/// A document was looked for in what is kept.
+pub(crate) fn cache_looked_at(hit: bool) {
+    match hit {
+        true => counter!("reader_cache_hits_total").increment(1),
+        false => counter!("reader_cache_misses_total").increment(1),
+    }
+}
+
+/// What is kept of a replica's documents.
+pub(crate) fn cache(name: &str, bytes: u64) {
+    gauge!("reader_cache_bytes", "replica" => name.to_owned()).set(bytes as f64);
 }
 
 /// The state of a replica; the lag keeps its last value while the replica can't be sampled.

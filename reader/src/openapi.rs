@@ -58,6 +58,7 @@ fn document() -> Value {
         let operations = document["paths"].get_mut(route.template()).and_then(Value::as_object_mut);
         operations.into_iter().flat_map(Map::values_mut).for_each(|operation| complete(operation, route));
     }
+    document["components"]["schemas"]["BatchGet"]["properties"]["site_ids"]["items"] = id_schema();
     document["components"]["headers"] = headers();
     document["components"]["parameters"] = parameters();
     document
@@ -89,10 +90,14 @@ fn complete(operation: &mut Value, route: Route) {
 fn limit_ids(operation: &mut Value) {
     for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
         if parameter["name"].as_str().is_some_and(|name| name.ends_with("_id")) {
-            parameter["schema"] = json!({"type": "string", "minLength": 1, "maxLength": 128, "format": "siteview-id"});
+            parameter["schema"] = id_schema();
             parameter["description"] = ID_DESCRIPTION.into();
         }
     }
+}
+
+fn id_schema() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 128, "format": "siteview-id"})
 }
 
 /// The response of one status, with an example of each problem that has it.
@@ -195,8 +200,8 @@ fn parameters() -> Value {
     json!({
         "Projection-Min-Position": header(
             "Projection-Min-Position",
-            "A value of `Projection-Position`: only a replica that contains it answers.",
-            json!({"type": "string", "pattern": "^[1-9][0-9]{0,8}/[0-9]{1,9}:[0-9]{1,18}$"}),
+            "A value of `Projection-Position`, `<generation>/<partition>:<next_offset>[,…]`: only a replica that contains it answers.",
+            json!({"type": "string", "format": "siteview-position", "examples": ["1/0:1207"]}),
         ),
         "Projection-Min-Version": header(
             "Projection-Min-Version",
@@ -208,7 +213,11 @@ fn parameters() -> Value {
             "`wait=SECONDS` (RFC 7240), at most 10: how long to wait for what is demanded, or for changes.",
             json!({"type": "string", "examples": ["wait=1"]}),
         ),
-        "If-None-Match": header("If-None-Match", "Tags that the client has; 304 when one is what there is.", json!({"type": "string"})),
+        "If-None-Match": header(
+            "If-None-Match",
+            "Tags that the client has; 304 when one is what there is.",
+            json!({"type": "string", "examples": ["\"9f0c5a2b-7\""]}),
+        ),
         "X-Request-Id": header(
             "X-Request-Id",
             "Taken when it is 1 to 128 graphic ASCII characters.",

@@ -2,9 +2,13 @@
 //!
 //! Statements name the schema of one generation (`view_g1.site_apps`) instead of the plain views: a promotion then takes
 //! no lock that a replica's running statements could meet. They are prepared once per connection and generation, and
-//! their parameters are bound in binary form. Those of the change log stand in [`changes`].
+//! their parameters are bound in binary form. Those of the change log stand in [`changes`], those of samples in [`sample`].
+//!
+//! What is read comes with a position of the same snapshot, so that an answer never shows more than it claims: look-ups of
+//! sites with that of each row; those whose answer also tells by what it lacks, with the positions of all partitions.
 
 pub(crate) mod changes;
+pub(crate) mod sample;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -17,7 +21,7 @@ use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Error, Row, Statement};
 
 use crate::error::Failure;
-use crate::position::{Generation, PartitionPosition, Progress, Sample};
+use crate::position::{Generation, Positions, RowPosition};
 use crate::replicas::Connection;
 
 /// One look-up: a value, so that it can be asked again elsewhere.
@@ -46,13 +50,13 @@ impl Session<'_> {
         &self.connection.client
     }
 
-    /// The documents of these sites, each named once, by site.
-    pub(crate) async fn documents(&self, site_ids: &[&str]) -> Result<HashMap<String, FoundDocument>, Error> {
+    /// The rows of these sites, each named once, by site.
+    pub(crate) async fn sites(&self, site_ids: &[&str]) -> Result<HashMap<String, FoundSite>, Error> {
         let rows = match site_ids {
             [site_id] => self.client().query(&self.statements.site, &[site_id]).await?,
             _ => self.client().query(&self.statements.sites, &[&site_ids]).await?,
         };
-        rows.into_iter().map(|row| Ok((row.try_get(0)?, FoundDocument::read(row)?))).collect()
+        rows.into_iter().map(|row| Ok((row.try_get(0)?, FoundSite::read(row)?))).collect()
     }
 }
 
@@ -72,10 +76,17 @@ impl Statements {
     /// Prepares all of them, pipelined: one round trip.
     pub(crate) async fn prepare(client: &ClientWrapper, generation: Generation) -> Result<Self, Error> {
         let g = format!("view_g{generation}");
-        let document =
-            format!("select site_id, document, etag, partition, version from {g}.site_apps where deleted_at is null");
-        let site = format!("{document} and site_id = $1");
-        let sites = format!("{document} and site_id = any($1)");
+        // The record that wrote the row is contained, and all before it. Where the topic was made anew meanwhile its offset is one
+        // of the old topic; the position, of the same snapshot, is never beyond the truth.
+        let row = format!(
+            "select s.site_id, case when s.deleted_at is null then s.document end, s.etag, s.version, s.partition, \
+             least(s.\"offset\" + 1, p.next_offset) from {g}.site_apps s left join {g}.position p using (partition)"
+        );
+        let site = format!("{row} where s.site_id = $1");
+        let sites = format!("{row} where s.site_id = any($1)");
+        let positions = format!(
+            "select string_agg(partition || ':' || next_offset, ',' order by partition) as positions from {g}.position"
+        );
         // The row comparison is the primary key's order: the page starts at one place of the index.
         let page = format!(
             "select site_id, instance_id from {g}.app_site where app_id = $1 and (site_id, instance_id) > ($2, $3) \
@@ -83,14 +94,19 @@ impl Statements {
         );
         let page_documents = format!(
             "select p.site_id, p.instance_id, s.document from ({page}) p join {g}.site_apps s using (site_id) \
-             where s.deleted_at is null order by p.site_id, p.instance_id"
+             where s.deleted_at is null"
         );
-        let count = format!("select coalesce(sum(sites), 0)::bigint from {g}.app_count where app_id = $1");
+        let (page, page_documents) =
+            (behind(&positions, &page, "null"), behind(&positions, &page_documents, "document"));
+        let count =
+            format!("select coalesce(sum(sites), 0)::bigint, ({positions}) from {g}.app_count where app_id = $1");
         // `<> ''` is the predicate of the index. On two sites for a moment (key change), the one written last.
         let instance = format!(
-            "select a.app_id, a.site_id, s.document from {g}.app_site a join {g}.site_apps s using (site_id) \
-             where a.instance_id = $1 and a.instance_id <> '' and s.deleted_at is null \
-             order by s.written_at desc, a.site_id, a.app_id limit 1"
+            "select p.positions, i.app_id, i.site_id, i.document from ({positions}) p left join ( \
+               select a.app_id, a.site_id, s.document from {g}.app_site a join {g}.site_apps s using (site_id) \
+               where a.instance_id = $1 and a.instance_id <> '' and s.deleted_at is null \
+               order by s.written_at desc, a.site_id, a.app_id limit 1 \
+             ) i on true"
         );
         let (site, app_page, app_page_documents, app_count, instance, sites) = try_join!(
             client.prepare_typed(&site, &[Type::TEXT]),
@@ -104,30 +120,50 @@ impl Statements {
     }
 }
 
-/// The document of one site.
-pub(crate) struct SiteDocument<'a>(pub(crate) &'a SiteId);
+/// The rows of a page behind one row of positions, in one snapshot; that row has no site.
+fn behind(positions: &str, page: &str, document: &str) -> String {
+    format!(
+        "select positions, site_id, instance_id, document from ( \
+           select positions, null::text collate \"C\" as site_id, null::text collate \"C\" as instance_id, \
+             null::text as document from ({positions}) p \
+           union all select null, site_id, instance_id, {document} from ({page}) r \
+         ) r order by site_id nulls first, instance_id"
+    )
+}
 
-/// A live site's row.
+/// The row of one site.
+pub(crate) struct Site<'a>(pub(crate) &'a SiteId);
+
+/// What a site's row says.
 #[derive(Debug, Clone)]
-pub(crate) struct FoundDocument {
+pub(crate) struct FoundSite {
+    /// `None` of a deleted site, whose row marks it as such.
+    pub(crate) document: Option<Document>,
+    pub(crate) position: RowPosition,
+}
+
+/// A live site's document.
+#[derive(Debug, Clone)]
+pub(crate) struct Document {
     /// JSON text as stored.
-    pub(crate) document: Bytes,
+    pub(crate) text: Bytes,
     /// Strong tag without quotes.
     pub(crate) etag: Bytes,
-    pub(crate) partition: i32,
     pub(crate) version: Option<i64>,
 }
 
-impl FoundDocument {
+impl FoundSite {
     fn read(row: Row) -> Result<Self, Error> {
         let etag = Bytes::copy_from_slice(row.try_get::<_, Text>(2)?.0);
-        let (partition, version) = (row.try_get(3)?, row.try_get(4)?);
-        Ok(Self { etag, partition, version, document: column_bytes(row, 1)? })
+        let version = row.try_get(3)?;
+        let position = RowPosition { partition: row.try_get(4)?, next_offset: row.try_get(5)? };
+        let document = column_bytes(row, 1)?.map(|text| Document { text, etag, version });
+        Ok(Self { document, position })
     }
 }
 
-impl Query for SiteDocument<'_> {
-    type Found = Option<FoundDocument>;
+impl Query for Site<'_> {
+    type Found = Option<FoundSite>;
 
     /// Shares a statement with others that come at the same time.
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
@@ -136,7 +172,7 @@ impl Query for SiteDocument<'_> {
 
     /// An unknown or deleted site has reached no version, nor has one whose version is not mapped.
     fn reaches(found: &Self::Found, version: i64) -> bool {
-        found.as_ref().and_then(|found| found.version).is_some_and(|reached| reached >= version)
+        found.as_ref().and_then(|found| found.document.as_ref()?.version).is_some_and(|reached| reached >= version)
     }
 }
 
@@ -163,7 +199,7 @@ pub(crate) struct AppPageRow {
 }
 
 impl Query for AppPage<'_> {
-    type Found = Vec<AppPageRow>;
+    type Found = (Vec<AppPageRow>, Positions);
 
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
         let Statements { app_page, app_page_documents, .. } = session.statements;
@@ -171,12 +207,13 @@ impl Query for AppPage<'_> {
         let PageKey { site_id, instance_id } = self.after;
         let rows =
             session.client().query(statement, &[&self.app_id.as_str(), site_id, instance_id, &self.rows_max]).await?;
+        let mut rows = rows.into_iter();
+        let positions = rows.next().map(|row| row.try_get::<_, Option<String>>(0)).transpose()?.flatten();
         let read = |row: Row| {
-            let key = PageKey { site_id: row.try_get(0)?, instance_id: row.try_get(1)? };
-            let document = if self.with_documents { Some(column_bytes(row, 2)?) } else { None };
-            Ok(AppPageRow { key, document })
+            let key = PageKey { site_id: row.try_get(1)?, instance_id: row.try_get(2)? };
+            Ok(AppPageRow { key, document: column_bytes(row, 3)? })
         };
-        Ok(rows.into_iter().map(read).collect::<Result<_, Error>>()?)
+        Ok((rows.map(read).collect::<Result<_, Error>>()?, Positions(positions)))
     }
 }
 
@@ -184,10 +221,11 @@ impl Query for AppPage<'_> {
 pub(crate) struct AppCount<'a>(pub(crate) &'a AppId);
 
 impl Query for AppCount<'_> {
-    type Found = i64;
+    type Found = (i64, Positions);
 
-    async fn ask(&self, session: Session<'_>) -> Result<i64, Failure> {
-        Ok(session.client().query_one(&session.statements.app_count, &[&self.0.as_str()]).await?.try_get(0)?)
+    async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
+        let row = session.client().query_one(&session.statements.app_count, &[&self.0.as_str()]).await?;
+        Ok((row.try_get(0)?, Positions(row.try_get(1)?)))
     }
 }
 
@@ -202,75 +240,27 @@ pub(crate) struct FoundInstance {
 }
 
 impl Query for Instance<'_> {
-    type Found = Option<FoundInstance>;
+    type Found = (Option<FoundInstance>, Positions);
 
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
-        let row = session.client().query_opt(&session.statements.instance, &[&self.0.as_str()]).await?;
-        let read = |row: Row| {
-            let (app_id, site_id) = (row.try_get(0)?, row.try_get(1)?);
-            Ok::<_, Error>(FoundInstance { app_id, site_id, document: column_bytes(row, 2)? })
-        };
-        Ok(row.map(read).transpose()?)
+        let row = session.client().query_one(&session.statements.instance, &[&self.0.as_str()]).await?;
+        let positions = Positions(row.try_get(0)?);
+        let (app_id, site_id): (Option<String>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
+        let found = app_id.zip(site_id).zip(column_bytes(row, 3)?);
+        Ok((found.map(|((app_id, site_id), document)| FoundInstance { app_id, site_id, document }), positions))
     }
 }
 
-/// The documents of several sites, each named once.
+/// The rows of several sites, each named once.
 pub(crate) struct Batch<'a>(pub(crate) &'a [&'a str]);
 
 impl Query for Batch<'_> {
     /// Those that are there, by site.
-    type Found = HashMap<String, FoundDocument>;
+    type Found = HashMap<String, FoundSite>;
 
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
-        Ok(session.documents(self.0).await?)
+        Ok(session.sites(self.0).await?)
     }
-}
-
-/// The generation that is served at the moment; `None` before the first.
-pub(crate) async fn active_generation(client: &ClientWrapper) -> Result<Option<Generation>, Error> {
-    let sql = "select generation from siteview.generation where state = 'active'";
-    client.query_opt(sql, &[]).await?.map(|row| row.try_get(0)).transpose()
-}
-
-/// Prepares the statement of [`sample`] for one generation.
-pub(crate) async fn prepare_sample(client: &ClientWrapper, generation: Generation) -> Result<Statement, Error> {
-    // One statement, so that generation, positions and progress are of one snapshot. Functions of the log read what is true
-    // now, which is at least that; received is read after replayed, so that it is never less.
-    let sql = format!(
-        "select g.generation, p.partition, p.next_offset, (extract(epoch from p.as_of) * 1000000)::bigint, \
-         coalesce(g.newest_served, g.generation), (extract(epoch from p.updated_at) * 1000000)::bigint, \
-         l.follows, l.replayed, (pg_last_wal_receive_lsn() - '0/0')::bigint, p.epoch \
-         from siteview.generation g \
-         left join view_g{generation}.position p on true \
-         cross join (select pg_is_in_recovery() as follows, (pg_last_wal_replay_lsn() - '0/0')::bigint as replayed) l \
-         where g.state = 'active'"
-    );
-    client.prepare(&sql).await
-}
-
-/// Samples a replica. `None` when the generation that the statement was prepared for is no longer the active one.
-pub(crate) async fn sample(
-    client: &ClientWrapper,
-    statement: &Statement,
-    generation: Generation,
-) -> Result<Option<Sample>, Error> {
-    let rows = client.query(statement, &[]).await?;
-    let (mut positions, mut progress, mut newest_served) = (Vec::new(), Progress::default(), generation);
-    let mut claims = 0_i64;
-    for row in &rows {
-        if row.try_get::<_, Generation>(0)? != generation {
-            return Ok(None);
-        }
-        newest_served = row.try_get(4)?;
-        let moved_at = progress.moved_at.max(row.try_get(5)?);
-        let (follows, replayed, received) = (row.try_get(6)?, row.try_get(7)?, row.try_get(8)?);
-        progress = Progress { moved_at, received, replayed, follows };
-        let Some(partition) = row.try_get(1)? else { continue };
-        let as_of = row.try_get::<_, Option<i64>>(3)?.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
-        positions.push(PartitionPosition { partition, next_offset: row.try_get(2)?, as_of });
-        claims = claims.wrapping_add(row.try_get(9)?);
-    }
-    Ok((!rows.is_empty()).then(|| Sample::new(generation, newest_served, positions, progress).with_claims(claims)))
 }
 
 /// A column of text as the bytes that came; Postgres has checked that they are UTF-8.
@@ -286,8 +276,8 @@ impl<'a> FromSql<'a> for Text<'a> {
     }
 }
 
-/// The bytes of a text column, shared with the row and not copied.
-fn column_bytes(row: Row, index: usize) -> Result<Bytes, Error> {
+/// The bytes of a text column, shared with the row and not copied; `None` for a null.
+fn column_bytes(row: Row, index: usize) -> Result<Option<Bytes>, Error> {
     struct Column(Row, usize);
 
     impl AsRef<[u8]> for Column {
@@ -296,6 +286,6 @@ fn column_bytes(row: Row, index: usize) -> Result<Bytes, Error> {
         }
     }
 
-    row.try_get::<_, Text>(index)?;
-    Ok(Bytes::from_owner(Column(row, index)))
+    let is_there = row.try_get::<_, Option<Text>>(index)?.is_some();
+    Ok(is_there.then(|| Bytes::from_owner(Column(row, index))))
 }

@@ -1,5 +1,6 @@
 //! The databases that are asked: which of them, over which connection, and once more elsewhere when that fails.
 
+mod cached;
 mod choice;
 mod connection;
 mod course;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use shared::admin::Condition;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -47,6 +49,8 @@ pub(crate) struct Replicas {
     /// Changes with each sample of any of them.
     news: Arc<watch::Sender<()>>,
     settings: Settings,
+    /// Whether documents are kept; without, nobody looks for them.
+    has_cache: bool,
     /// Counts choices, so that equals take turns.
     turns: AtomicUsize,
 }
@@ -92,6 +96,7 @@ impl Replicas {
             replicas,
             fallback: config.fallback.as_ref().map(replica),
             news,
+            has_cache: config.cache_bytes > 0,
             turns: AtomicUsize::new(0),
             settings,
         });
@@ -107,27 +112,50 @@ impl Replicas {
     ///
     /// The sample that comes with the rows was taken on the same replica before they were read.
     pub(crate) async fn ask<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Grounds), Error> {
-        let (mut news, started) = (self.news.subscribe(), Instant::now());
-        let mut result = self.ask_now(query, demand).await;
-        if demand.wait.is_zero() || !matches!(result, Err(Error::PositionNotReached(_))) {
-            return result;
+        match self.ask_now(query, demand).await {
+            Err(Error::PositionNotReached(_)) if demand.position.is_some() || !demand.wait.is_zero() => {
+                self.ask_until_reached(query, demand).await
+            }
+            result => result,
         }
+    }
+
+    /// Asks again with each sample until the wait is over. Even who does not wait is not refused by samples that are older
+    /// than his request: the position that he demands may be one that he was just given.
+    async fn ask_until_reached<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Grounds), Error> {
+        let (mut news, started) = (self.news.subscribe(), Instant::now());
+        let over = async { tokio::join!(self.sample_anew(), tokio::time::sleep(demand.wait)) };
+        tokio::pin!(over);
+        let mut result = self.ask_now(query, demand).await;
         while matches!(result, Err(Error::PositionNotReached(_))) {
-            let remaining = demand.wait.saturating_sub(started.elapsed());
-            if tokio::time::timeout(remaining, news.changed()).await.is_err() {
-                break;
+            tokio::select! {
+                biased;
+                _ = news.changed() => {}
+                _ = &mut over => break,
             }
             result = self.ask_now(query, demand).await;
         }
-        observe::position_wait(started.elapsed());
+        if !demand.wait.is_zero() {
+            observe::position_wait(started.elapsed());
+        }
         result
+    }
+
+    /// Has all sampled that may answer, and waits for it.
+    pub(crate) async fn sample_anew(&self) {
+        let healthy = self.each().filter(|replica| replica.is_healthy());
+        join_all(healthy.map(|replica| replica.sample_anew())).await;
     }
 
     /// Asks one replica after the other until one has the version that is demanded.
     async fn ask_now<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Grounds), Error> {
         let mut behind: Vec<Lease> = Vec::new();
         loop {
-            let (found, lease) = match self.ask_with_retry(query, demand, &behind).await {
+            let asked = match self.lease(demand, &behind, None) {
+                Ok(first) => self.ask_with_retry(query, demand, &behind, first).await,
+                Err(error) => Err(error),
+            };
+            let (found, lease) = match asked {
                 Err(Error::NoReplica) if !behind.is_empty() => return Err(Error::PositionNotReached(demand.wait)),
                 other => other?,
             };
@@ -144,8 +172,8 @@ impl Replicas {
         query: &Q,
         demand: &Demand,
         behind: &[Lease],
+        first: Lease,
     ) -> Result<(Q::Found, Lease), Error> {
-        let first = self.lease(demand, behind, None)?;
         let reason = match self.attempt(&first, query).await {
             Ok(found) => return Ok((found, first)),
             Err(failure) => failure.reason(first.replica_name())?,

@@ -97,6 +97,11 @@ impl Condition {
         }
     }
 
+    /// Why it holds, or not, as it was said last.
+    pub fn detail(&self) -> String {
+        self.readiness.rows()[self.index].detail.to_string()
+    }
+
     /// Whether the condition holds now.
     pub fn holds(&self) -> bool {
         self.readiness.rows()[self.index].holds

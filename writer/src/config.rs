@@ -1,5 +1,6 @@
 //! What the writer can be told, and the checked configuration that the rest of it is built from.
 
+mod relay;
 mod verify;
 
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -10,12 +11,14 @@ use shared::config::{Common, Invalid, Secret, bytes_between, duration_between, m
 use shared::healthcheck::HealthcheckArgs;
 use sqlx::postgres::PgConnectOptions;
 
+pub use relay::RelaySettings;
 pub use verify::{VerifyArgs, VerifySettings};
 
 use crate::{
     decode::Limits,
     generation::GenerationVerb,
     projection::Projection,
+    relay::RelayVerb,
     store::Primary,
     verbs::{PositionArgs, SourceEpochArgs, UnblockArgs},
 };
@@ -44,7 +47,8 @@ pub struct Args {
     kafka_properties_file: Option<PathBuf>,
 
     /// The view's primary as a postgres:// URL, TLS by `sslmode` and `sslrootcert`; required, here or by the file. Of several
-    /// hosts (`postgres://u:p@h1:5432,h2:5432/db`) the one that takes writes is found, and looked for again after a failover
+    /// hosts (`postgres://u:p@h1:5432,h2:5432/db`) the one that takes writes is found, and looked for again after a failover.
+    /// `relay` may be given a replica instead
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
     database_url: Option<Secret>,
 
@@ -68,8 +72,9 @@ pub struct Args {
     #[arg(long, env = "WRITER_GENERATION", global = true, value_parser = clap::value_parser!(i32).range(1..))]
     generation: Option<i32>,
 
-    /// Connections to Postgres, each with the partitions of its number modulo; more of them overlap decoding and fsync
-    #[arg(long, env = "WRITER_LANES", default_value = "4", global = true, value_parser = count(1, 64))]
+    /// Connections to Postgres, each with the partitions of its number modulo; more of them overlap decoding and fsync, and each
+    /// holds up to three batches in memory
+    #[arg(long, env = "WRITER_LANES", default_value = "2", global = true, value_parser = count(1, 64))]
     lanes: usize,
 
     /// Records in one transaction at most; larger ones meet more changes of one site and cost fewer commits
@@ -132,6 +137,9 @@ pub struct Args {
     json: bool,
 
     #[command(flatten)]
+    relay: relay::RelayArgs,
+
+    #[command(flatten)]
     common: Common,
 }
 
@@ -155,8 +163,25 @@ pub enum Verb {
     Generation(GenerationVerb),
     /// Compare the view with the source's table, row by row, and on demand repair it; exit code 3 when they differ
     Verify(Box<VerifyArgs>),
+    /// Relay the view's change log into the topic of --relay-topic until SIGTERM or SIGINT: each change exactly once, as
+    /// a CloudEvent, in order for each site
+    ///
+    /// A process of its own beside the writers, on the primary or on a replica. One relay is active, the one that came last:
+    /// it fences the one before it, which ends with exit code 1. Records and position are one Kafka transaction, so readers of
+    /// the topic set isolation.level=read_committed. The topic is made when it is missing. A key is a site's id, a
+    /// value the JSON of the change feed's event; headers ce_id, ce_type (siteview.installed-apps.changed), ce_source,
+    /// ce_subject, ce_time. Another generation is told in every partition, by type siteview.installed-apps.generation-changed.
+    Relay(RelayVerbArgs),
     /// Ask the running writer whether it is well, for a container's health check; exit code 0 or 1
     Healthcheck(HealthcheckArgs),
+}
+
+/// `relay`, and what stands behind it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RelayVerbArgs {
+    /// Without a verb it relays.
+    #[command(subcommand)]
+    pub verb: Option<RelayVerb>,
 }
 
 impl Verb {
@@ -196,6 +221,7 @@ pub struct Config {
     pub key_change_wait: Duration,
     pub drain_max: Duration,
     pub admin_listen: SocketAddr,
+    pub relay: RelaySettings,
     pub common: Common,
 }
 
@@ -217,6 +243,7 @@ impl Config {
             _ => None,
         };
         Ok(Self {
+            relay: args.relay.settings(&args.topic, &args.group)?,
             verb,
             verify,
             json: args.json,
@@ -301,6 +328,7 @@ mod tests {
             &["generation", "promote", "2"],
             &["generation", "rollback"],
             &["generation", "drop", "2"],
+            &["relay", "set", "--to", "floor"],
         ] {
             let with =
                 |reason: &[&'static str]| config(&[verb, reason, &["--database-url", "postgres://h/d"]].concat());
@@ -327,6 +355,8 @@ mod tests {
             ),
             (&["--database-url", "postgres://h/d", "--brake-percent", "101"], "brake-percent"),
             (&["--database-url", "postgres://h/d", "--brake-run-records", "0"], "brake-run-records"),
+            (&["--database-url", "postgres://h/d", "--relay-topic", "metasite.public.meta_site"], "WRITER_RELAY_TOPIC"),
+            (&["relay", "set", "--to", "somewhere", "--database-url", "postgres://h/d"], "--to"),
         ] {
             let error = config(args).expect_err("refused");
             assert!(error.contains(named) && !error.contains("secret"), "{error}");

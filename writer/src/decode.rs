@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use shared::{
     envelope::{
-        Column, Envelope, EnvelopeError, Headers, OLD_KEY_HEADER, Operation, SourcePosition, key_id, scalar_text,
-        select,
+        Column, Envelope, EnvelopeError, Headers, OLD_KEY_HEADER, Operation, SchemaHead, SourcePosition, key_id,
+        scalar_text, select,
     },
     ids::SiteId,
 };
@@ -77,11 +77,13 @@ pub struct Raw<'a, H> {
     pub headers: H,
 }
 
-/// Reads a record. `Ok(None)` is a record that says nothing about a row (heartbeat, logical message, transaction marker).
+/// Reads a record. `Ok(None)` is a record that says nothing about a row (heartbeat, logical message, transaction marker). `head`
+/// goes from record to record.
 pub fn decode(
     record: &Raw<'_, impl Headers>,
     projection: &Projection,
     limits: Limits,
+    head: &mut SchemaHead,
 ) -> Result<Option<Event>, Rejection> {
     let value_bytes = record.value.map_or(0, <[u8]>::len);
     if value_bytes > limits.value_bytes_max {
@@ -90,7 +92,7 @@ pub fn decode(
         return Err(Rejection::new(Reason::TooLarge, detail));
     }
     nesting::check(record.value.unwrap_or_default())?;
-    let envelope = Envelope::read(record.value, &record.headers)?;
+    let envelope = Envelope::read(record.value, &record.headers, head)?;
     let kind = match envelope.operation {
         Operation::None => return Ok(None),
         Operation::Truncate => {

@@ -13,7 +13,7 @@ impl Headers for Named<'_> {
 const LIMITS: Limits = Limits { value_bytes_max: 400, site_apps_max: 3 };
 
 fn read(key: Option<&[u8]>, value: Option<&[u8]>, headers: Pairs<'_>) -> Result<Option<Event>, Rejection> {
-    decode(&Raw { key, value, headers: Named(headers) }, &Projection::default(), LIMITS)
+    decode(&Raw { key, value, headers: Named(headers) }, &Projection::default(), LIMITS, &mut SchemaHead::default())
 }
 
 /// The event of a record with the key `s`.
@@ -204,7 +204,9 @@ fn a_version_that_is_not_mapped_is_none() {
     let projection = Projection::parse("[site]\nid = '/site_id'\napps = '/installed_apps'\n[app]\nid = '/appDefId'");
     let value = create(r#"{"site_id":"s","installed_apps":[],"version":"not read"}"#);
     let raw = Raw { key: Some(&b"s"[..]), value: Some(value.as_bytes()), headers: Named(&[]) };
-    let event = decode(&raw, &projection.expect("valid"), LIMITS).expect("valid").expect("an event");
+    let event = decode(&raw, &projection.expect("valid"), LIMITS, &mut SchemaHead::default())
+        .expect("valid")
+        .expect("an event");
     assert_eq!(version_of(&event), &Told::Value(None));
 }
 

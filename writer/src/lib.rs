@@ -36,6 +36,7 @@ pub mod plan;
 pub mod position;
 pub mod projection;
 pub mod rejection;
+pub mod relay;
 mod source;
 mod standing;
 pub mod store;

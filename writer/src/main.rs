@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use shared::{config::Invalid, telemetry::Traces};
 use writer::{
-    config::{Config, Verb},
+    config::{Config, RelayVerbArgs, Verb},
+    relay::RelayVerb,
     verbs::{self, PositionArgs, PositionVerb, Refused, SourceEpochArgs, SourceEpochVerb},
 };
 
@@ -44,6 +45,12 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
             ended?;
             tracing::info!("stopped");
         }
+        Verb::Relay(RelayVerbArgs { verb: None }) => {
+            let (metrics, shutdown) = (shared::telemetry::metrics(), shared::shutdown::on_signals());
+            writer::relay::run(config, metrics, shutdown).await?;
+            tracing::info!("stopped");
+        }
+        Verb::Relay(RelayVerbArgs { verb: Some(RelayVerb::Set(args)) }) => writer::relay::set(&config, args).await?,
         Verb::Healthcheck(asked) => return Ok(asked.run(config.admin_listen)),
         Verb::Migrate => writer::migrate::run(&config).await?,
         Verb::Position(PositionArgs { verb: None }) => writer::position::run(&config).await?,

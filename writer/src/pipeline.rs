@@ -11,7 +11,7 @@ mod prepared;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use shared::ids::SiteId;
+use shared::{envelope::SchemaHead, ids::SiteId};
 
 pub use bisection::Refused;
 pub use judge::{Brakes, Judgement, Rules, Stop, Verdict, Verdicts};
@@ -52,7 +52,8 @@ pub struct Stored {
 
 /// Decodes a batch. Pure.
 pub fn prepare(batch: Batch, projection: &Projection, limits: Limits) -> Prepared {
-    Prepared::new(batch, |batch, index| decode(&batch.raw(&batch.records[index]), projection, limits))
+    let mut head = SchemaHead::default();
+    Prepared::new(batch, |batch, index| decode(&batch.raw(&batch.records[index]), projection, limits, &mut head))
 }
 
 /// Stores what [`Prepared`] has for the next attempt, in one transaction. On error nothing of it is stored (or, when the

@@ -5,6 +5,7 @@
 //! `IDLE_TRANSACTION_MAX`, a lock is waited for no longer than `LOCK_WAIT_MAX`.
 
 mod as_of;
+pub mod change_log;
 mod claim;
 pub mod comparison;
 pub mod generation;

@@ -1,7 +1,7 @@
 //! Values made to harm: each is rejected (or read) like any other, in little stack and in one pass. A test binary of its own,
 //! as a stack that overflows ends the whole process.
 
-use shared::envelope::Headers;
+use shared::envelope::{Headers, SchemaHead};
 use writer::{
     decode::{Limits, Raw, decode},
     projection::Projection,
@@ -32,7 +32,7 @@ fn reason(key: String, value: String) -> Option<Reason> {
     let read = move || {
         let raw = Raw { key: Some(key.as_bytes()), value: Some(value.as_bytes()), headers: NoHeaders };
         let limits = Limits { value_bytes_max: 16 << 20, site_apps_max: 10 };
-        decode(&raw, &Projection::default(), limits).err().map(|rejection| rejection.reason)
+        decode(&raw, &Projection::default(), limits, &mut SchemaHead::default()).err().map(|rejection| rejection.reason)
     };
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(read).expect("a thread");
     thread.join().expect("no panic")

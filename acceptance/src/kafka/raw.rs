@@ -1,11 +1,12 @@
 //! Records as bytes: what no well-behaved producer would write, and what stands in a topic afterwards.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::admin::{AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
@@ -137,6 +138,36 @@ impl Topic {
         }
         records.sort_by_key(|record| (record.partition, record.offset));
         Ok(records)
+    }
+
+    /// What a consumer with `read_committed` sees, partition by partition in offset order, up to the first open transaction.
+    pub fn read_committed(&self) -> Result<Vec<RawRecord>> {
+        let mut client = self.client();
+        client.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = client.set("group.id", "acceptance-reads").create()?;
+        let (mut list, partitions) = (TopicPartitionList::new(), i32::try_from(self.partitions_found()?)?);
+        for partition in 0..partitions {
+            list.add_partition_offset(&self.name, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&list)?;
+        let (mut records, mut ended, deadline) = (Vec::new(), BTreeSet::new(), Instant::now() + READ_MAX);
+        while i32::try_from(ended.len())? < partitions {
+            ensure!(Instant::now() < deadline, "{} was not read to its end: {ended:?}", self.name);
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => records.push(raw(&message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
+                Some(Err(error)) => return Err(error.into()),
+                None => {}
+            }
+        }
+        records.sort_by_key(|record| (record.partition, record.offset));
+        Ok(records)
+    }
+
+    /// Takes a group away, with the offsets that it has committed.
+    pub async fn delete_group(&self, group: &str) -> Result<()> {
+        let deleted = self.admin()?.delete_groups(&[group], &AdminOptions::new()).await?;
+        deleted.into_iter().try_for_each(|deleted| deleted.map(drop).map_err(|(name, code)| anyhow!("{name}: {code}")))
     }
 }
 

@@ -8,7 +8,7 @@ mod trouble;
 use std::time::Duration;
 
 use acceptance::{Live, Model, Service, Source, System, assert_equal_on, rising, scenario};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use devstack::{Devstack, Options, Part, eventually, target_dir, unused_state_dir};
 
 use crate::own_writes::OwnWrites;
@@ -36,13 +36,15 @@ async fn no_request_fails_and_no_answer_goes_back_whatever_happens_to_one_of_two
         system.drained().await?;
         system.replica_caught_up().await?;
         let mut reader = system.reader(&READER)?;
+        let mut cached = system.reader(&[&READER[..], &[("READER_CACHE_BYTES", "4MiB")]].concat())?;
         reader.ready().await?;
+        cached.ready().await?;
         let stage = Stage { stack: &stack, system, reader: &reader };
         stage.whole().await?;
 
         stage.both_behind().await?;
-        let mut live = Live::start(system, &reader, source, 1, Some(10));
-        let own = OwnWrites::start(system, &reader);
+        let mut live = Live::start(system, &[&reader, &cached], source, 1, Some(10));
+        let own = OwnWrites::start(system, &[&reader, &cached]);
         println!("slowest answer, undisturbed: {:?}", live.answers(ANSWERS).await?);
         for trouble in trouble::ALL {
             println!("slowest answer, {trouble:?}: {:?}", stage.meets(&mut live, trouble).await?);
@@ -58,6 +60,8 @@ async fn no_request_fails_and_no_answer_goes_back_whatever_happens_to_one_of_two
             reader.metric_sum("reader_replica_retries_total", &[]).await?
         );
         records.extend(produced);
+        let hits = cached.metric_sum("reader_cache_hits_total", &[]).await?;
+        ensure!(hits > 100.0, "only {hits} answers were kept");
         let (promoted, ends) = (system.replica().await?, system.topic().ends()?);
         stage.at(&promoted, ends.values().sum()).await?;
         assert_equal_on(&promoted, &Model::of(&records), &ends).await

@@ -19,7 +19,7 @@ const WAITED_MAX: Duration = Duration::from_secs(25);
 /// Pause between two writes of a client.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// One client that demands versions and one that demands positions.
+/// For each reader one client that demands versions and one that demands positions.
 pub struct OwnWrites {
     over: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Result<Vec<Record>>>>,
@@ -32,13 +32,14 @@ enum Demand {
 }
 
 impl OwnWrites {
-    pub fn start(system: &System, reader: &Service) -> Self {
+    pub fn start(system: &System, readers: &[&Service]) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let client = |demand| {
-            tokio::spawn(write_and_read(system.topic().clone(), reader.url().to_owned(), demand, Arc::clone(&over)))
+        let client = |(number, (reader, demand)): (usize, (&&Service, Demand))| {
+            let own = Own { topic: system.topic().clone(), url: reader.url().to_owned(), demand, number };
+            tokio::spawn(own.write_and_read(Arc::clone(&over)))
         };
-        let clients = [Demand::Version, Demand::Position].map(client).into();
-        Self { over, clients }
+        let demands = readers.iter().flat_map(|reader| [(reader, Demand::Version), (reader, Demand::Position)]);
+        Self { clients: demands.enumerate().map(client).collect(), over }
     }
 
     /// Errors when a client has met an error; `stop` has it.
@@ -58,31 +59,42 @@ impl OwnWrites {
     }
 }
 
-async fn write_and_read(topic: Topic, url: String, demand: Demand, over: Arc<AtomicBool>) -> Result<Vec<Record>> {
-    let (http, site_id, mut written) = (Client::new(), format!("own-{demand:?}"), Vec::new());
-    let mut ticks = tokio::time::interval(PAUSE);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    for version in 1.. {
-        ticks.tick().await;
-        if over.load(Ordering::Relaxed) {
-            break;
-        }
-        let record = rising_site(PARTITIONS, &site_id, version);
-        tokio::task::block_in_place(|| topic.produce(std::slice::from_ref(&record)))?;
-        let partition = record.partition;
-        written.push(record);
-        let (header, value) = match demand {
-            Demand::Version => ("projection-min-version", version.to_string()),
-            Demand::Position => {
-                let ends = tokio::task::block_in_place(|| topic.ends())?;
-                ("projection-min-position", format!("1/{partition}:{}", ends[&partition]))
+/// One client and the site that only it writes.
+struct Own {
+    topic: Topic,
+    url: String,
+    demand: Demand,
+    number: usize,
+}
+
+impl Own {
+    async fn write_and_read(self, over: Arc<AtomicBool>) -> Result<Vec<Record>> {
+        let Self { topic, url, demand, number } = self;
+        let (http, site_id, mut written) = (Client::new(), format!("own-{number}"), Vec::new());
+        let mut ticks = tokio::time::interval(PAUSE);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for version in 1.. {
+            ticks.tick().await;
+            if over.load(Ordering::Relaxed) {
+                break;
             }
-        };
-        let own = format!("{url}/v1/sites/{site_id}/installed-apps");
-        let read = read_own(&http, &own, (header, &value), version);
-        read.await.with_context(|| format!("{header}: {value}"))?;
+            let record = rising_site(PARTITIONS, &site_id, version);
+            tokio::task::block_in_place(|| topic.produce(std::slice::from_ref(&record)))?;
+            let partition = record.partition;
+            written.push(record);
+            let (header, value) = match demand {
+                Demand::Version => ("projection-min-version", version.to_string()),
+                Demand::Position => {
+                    let ends = tokio::task::block_in_place(|| topic.ends())?;
+                    ("projection-min-position", format!("1/{partition}:{}", ends[&partition]))
+                }
+            };
+            let own = format!("{url}/v1/sites/{site_id}/installed-apps");
+            let read = read_own(&http, &own, (header, &value), version);
+            read.await.with_context(|| format!("{header}: {value}"))?;
+        }
+        Ok(written)
     }
-    Ok(written)
 }
 
 /// Reads until the write is there: a refusal is no answer, and asking again is what `Retry-After` means.

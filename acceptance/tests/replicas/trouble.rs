@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use acceptance::Live;
 use anyhow::{Context, Result, ensure};
-use devstack::Server;
+use devstack::{Server, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio_postgres::Client;
 
-use crate::{ANSWERS, Stage};
+use crate::{ANSWERS, NOTICED_MAX, Stage};
 
 /// What is done to the first replica.
 #[derive(Debug, Clone, Copy)]
@@ -21,11 +21,14 @@ pub enum Trouble {
     Frozen,
     /// Its replay is paused: it answers, with what is old.
     HeldBack,
+    /// A long snapshot on it holds back replay, because the primary's vacuum has removed what it still sees.
+    HeldBackBySnapshot,
     /// Replay waits for nobody: it cancels what it meets, and the primary locks the tables now and then.
     Conflicts,
 }
 
-pub const ALL: [Trouble; 4] = [Trouble::Killed, Trouble::Frozen, Trouble::HeldBack, Trouble::Conflicts];
+pub const ALL: [Trouble; 5] =
+    [Trouble::Killed, Trouble::Frozen, Trouble::HeldBack, Trouble::HeldBackBySnapshot, Trouble::Conflicts];
 
 /// The wait of a second and whatever a busy machine adds; far below the deadline of a request.
 const WAITED_MAX: Duration = Duration::from_secs(8);
@@ -40,6 +43,7 @@ impl Stage<'_> {
             Trouble::Killed => self.killed(live).await,
             Trouble::Frozen => self.frozen(live).await,
             Trouble::HeldBack => self.held_back(live).await,
+            Trouble::HeldBackBySnapshot => self.held_back_by_snapshot(live).await,
             Trouble::Conflicts => self.conflicts(live).await,
         };
         let slowest = slowest.with_context(|| format!("{trouble:?}"))?;
@@ -77,6 +81,26 @@ impl Stage<'_> {
         self.answers_are_fresh().await?;
         let slowest = live.answers(ANSWERS).await?;
         replica.execute("select pg_wal_replay_resume()", &[]).await?;
+        Ok(slowest)
+    }
+
+    async fn held_back_by_snapshot(&self, live: &mut Live) -> Result<Duration> {
+        let replica = self.system.replica().await?;
+        set(&replica, &[("hot_standby_feedback", "off"), ("max_standby_streaming_delay", "-1")]).await?;
+        let snapshot = self.system.replica().await?;
+        let sites = "select count(*) from view_g1.site_apps";
+        snapshot.batch_execute(&format!("begin isolation level repeatable read; {sites}")).await?;
+        let primary = self.system.primary().await?;
+        // Vacuum removes what the snapshot still sees as soon as there is something; the load makes it.
+        let behind = async || {
+            primary.batch_execute("vacuum view_g1.site_apps").await.ok()?;
+            let told = tokio::time::timeout(Duration::from_secs(2), self.told(0, |told| told.contains("behind by")));
+            told.await.ok()?.ok()
+        };
+        eventually("replay is held back by the snapshot", NOTICED_MAX, behind).await?;
+        self.answers_are_fresh().await?;
+        let slowest = live.answers(ANSWERS).await?;
+        snapshot.batch_execute(&format!("{sites}; commit")).await.context("nothing cancels the snapshot")?;
         Ok(slowest)
     }
 

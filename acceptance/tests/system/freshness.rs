@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use acceptance::{Ends, Model, Service, Source, scenario};
+use acceptance::{Ends, Model, Record, Service, Source, partition_of, scenario};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use reqwest::{Client, Response, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{PARTITIONS, servers};
 
@@ -74,6 +74,108 @@ async fn what_no_replica_reaches_in_time_is_refused() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// The reader's sample is old, as its interval is longer than the test: what it answers is newer. The answer claims what it
+/// shows, be it a row, the marker of a deleted one, or that there is none any more; and who returns that is not refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_claims_what_it_shows_however_old_the_readers_sample_is() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let site = |partition| site_of(partition).context("some site is of each partition");
+        let sites = [site(0)?, site(1)?, site(2)?];
+        let [changed, deleted, emptied] = sites.each_ref().map(String::as_str);
+        let first = [changed, deleted, emptied].map(|site_id| record(site_id, Some(&[site_id])));
+        system.topic().produce(&first)?;
+        let mut writer = system.writer(&[])?;
+        writer.ready().await?;
+        system.drained().await?;
+        system.replica_caught_up().await?;
+        let mut reader = system.reader(&[("READER_POSITION_INTERVAL", "10s")])?;
+        reader.ready().await?;
+        let asking = Asking { http: Client::new(), reader: &reader };
+        let begin = asking.get("/v1/changes").await?.0["next"].as_str().context("a token")?.to_owned();
+
+        let second = [record(changed, Some(&[changed, "b"])), record(deleted, None), record(emptied, Some(&[]))];
+        system.topic().produce(&second)?;
+        system.drained().await?;
+        system.replica_caught_up().await?;
+        let ends = system.topic().ends()?;
+        for (path, partitions) in [
+            (format!("/v1/sites/{changed}/installed-apps"), &[0][..]),
+            (format!("/v1/sites/{changed}/installed-apps/a"), &[0]),
+            (format!("/v1/sites/{deleted}/installed-apps"), &[1]),
+            (format!("/v1/sites/{emptied}/installed-apps/a"), &[2]),
+            (format!("/v1/instances/{changed}"), &[0]),
+            (format!("/v1/instances/{emptied}"), &[2]),
+            ("/v1/apps/a".to_owned(), &[0, 1, 2]),
+            ("/v1/apps/a/sites".to_owned(), &[0, 1, 2]),
+            ("/v1/apps/none/sites".to_owned(), &[0, 1, 2]),
+            ("/v1/apps/a/sites?include=app".to_owned(), &[0, 1, 2]),
+            (format!("/v1/changes?after={begin}"), &[0, 1, 2]),
+        ] {
+            let (body, claim) = asking.get(&path).await?;
+            for partition in partitions {
+                ensure!(claim.get(partition) == ends.get(partition), "{path} claims {claim:?} of {ends:?}: {body}");
+            }
+        }
+        let (_, claim) = asking.batch_get(&[changed, deleted, emptied]).await?;
+        ensure!((0..3).all(|partition| claim.get(&partition) == ends.get(&partition)), "{claim:?} of {ends:?}");
+
+        let returned = get(&asking.http, &reader, changed, &[("projection-min-position", &token(1, &ends))]).await?;
+        ensure!(returned.status() == StatusCode::OK, "{}", returned.text().await?);
+        Ok(())
+    })
+    .await
+}
+
+fn site_of(partition: i32) -> Option<String> {
+    (0..1000).map(|number| format!("site-{number}")).find(|site_id| partition_of(site_id, PARTITIONS) == partition)
+}
+
+/// A site with the app `a` installed so often; or its tombstone.
+fn record(site_id: &str, instances: Option<&[&str]>) -> Record {
+    let row = |instances: &[&str]| {
+        let app = |instance: &&str| json!({"appDefId": "a", "instanceId": instance, "status": "INSTALLED"});
+        let apps: Vec<Value> = instances.iter().map(app).collect();
+        let row = json!({"site_id": site_id, "version": instances.len(), "installed_apps": json!(apps).to_string()});
+        json!({"op": "u", "after": row, "source": {"connector": "postgresql"}}).to_string()
+    };
+    Record {
+        partition: partition_of(site_id, PARTITIONS),
+        key: json!({"site_id": site_id}).to_string(),
+        value: instances.map(row),
+        headers: Vec::new(),
+        site_id: site_id.to_owned(),
+        after: None,
+    }
+}
+
+struct Asking<'s> {
+    http: Client,
+    reader: &'s Service,
+}
+
+impl Asking<'_> {
+    async fn get(&self, path: &str) -> Result<(Value, Ends)> {
+        let request = self.http.get(format!("{}{path}", self.reader.url())).header("accept", "application/json");
+        read(request.send().await?).await.context(path.to_owned())
+    }
+
+    async fn batch_get(&self, site_ids: &[&str]) -> Result<(Value, Ends)> {
+        let url = format!("{}/v1/installed-apps/batch-get", self.reader.url());
+        read(self.http.post(url).json(&json!({"site_ids": site_ids})).send().await?).await
+    }
+}
+
+/// The body, and what is claimed of each partition.
+async fn read(answer: Response) -> Result<(Value, Ends)> {
+    let claim = answer.headers().get("projection-position").context("an answer has a position")?.to_str()?.to_owned();
+    let pair = |pair: &str| -> Option<(i32, i64)> {
+        let (partition, next_offset) = pair.split_once(':')?;
+        Some((partition.parse().ok()?, next_offset.parse().ok()?))
+    };
+    let offsets = claim.split_once('/').and_then(|(_, pairs)| pairs.split(',').map(pair).collect());
+    Ok((answer.json().await?, offsets.context(claim)?))
 }
 
 /// What was written is read by its position.

@@ -66,7 +66,7 @@ async fn a_rebuild_under_traffic_and_kills_fails_no_read_and_no_answer_goes_back
         system.replica_caught_up().await?;
         let mut reader = system.reader(&[])?;
         reader.ready().await?;
-        let mut live = Live::start(system, &reader, source, 1, None);
+        let mut live = Live::start(system, &[&reader], source, 1, None);
         live.follow(1).await?;
 
         let created = done(system.verb_under_kills(&["generation", "create"]).await?)?;

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use shared::envelope::Headers;
+use shared::envelope::{Headers, SchemaHead};
 use writer::decode::{Kind, Limits, Raw, Told, decode};
 use writer::projection::Projection;
 
@@ -35,7 +35,7 @@ fn decoded(form: Form) -> BTreeMap<String, String> {
     play(&recipe(), |change| {
         encoder.write(change);
         let raw = Raw { key: Some(encoder.key.as_bytes()), value: Some(encoder.value.as_bytes()), headers: NoHeaders };
-        let event = decode(&raw, &projection, limits).unwrap().unwrap();
+        let event = decode(&raw, &projection, limits, &mut SchemaHead::default()).unwrap().unwrap();
         let Kind::Write { version: Told::Value(version), apps: Told::Value(apps), old_key: None } = event.kind else {
             panic!("every record tells the whole row")
         };

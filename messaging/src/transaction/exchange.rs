@@ -17,10 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     TransactionConfig, TransactionError,
     batch::Batch,
-    error::{Disposition, disposition, is_fenced},
     membership::{Change, Membership},
     observe,
-    producer::Producer,
+    producer::{Failure, Producer},
     record::TopicPartition,
     work::{Ends, Work},
 };
@@ -70,13 +69,6 @@ pub(super) struct Exchange<W> {
     shutdown: CancellationToken,
 }
 
-/// How an attempt failed.
-enum Failure {
-    /// The transaction is open, or in the state that wants an abort.
-    Abort(&'static str, KafkaError),
-    Fatal(TransactionError),
-}
-
 impl<W: Work> Exchange<W> {
     pub(super) fn new(
         settings: &HashMap<String, String>,
@@ -93,7 +85,9 @@ impl<W: Work> Exchange<W> {
         }
         let consumer = client(settings, &own).create_with_context(Membership::default());
         let consumer = consumer.map_err(TransactionError::Settings)?;
-        let producer = Producer::new(settings, &config, shutdown.clone()).map_err(TransactionError::Settings)?;
+        let transactional_id = format!("{}-{}", config.group, config.member);
+        let producer = Producer::new(settings, transactional_id, config.transaction_timeout, shutdown.clone());
+        let producer = producer.map_err(TransactionError::Settings)?;
         Ok(Self {
             config,
             consumer,
@@ -210,27 +204,8 @@ impl<W: Work> Exchange<W> {
         };
         let outputs = self.work.transform(self.batch.records()).map_err(|error| self.refused(error))?;
         let offsets = self.batch.next_offsets().map_err(|error| Failure::Fatal(self.fatal("naming offsets", error)))?;
-        let deadline = self.producer.begin().map_err(|error| self.failed("beginning", error))?;
-        for output in &outputs {
-            self.producer.send(output, deadline).map_err(|error| self.failed("producing", error))?;
-        }
-        self.producer.flush(deadline).map_err(|error| Failure::Abort("producing", error))?;
-        let sent = self.producer.send_offsets(&offsets, &group, deadline);
-        sent.map_err(|error| match disposition(&error) {
-            // Out of time, and nothing is decided yet.
-            Disposition::Retry => Failure::Abort("sending offsets", error),
-            _ => self.failed("sending offsets", error),
-        })?;
-        let ends = self.producer.commit().map_err(|error| self.failed("committing", error))?;
+        let ends = self.producer.transact(&outputs, &offsets, &group)?;
         Ok((ends, outputs.len()))
-    }
-
-    fn failed(&self, step: &'static str, error: KafkaError) -> Failure {
-        match disposition(&error) {
-            Disposition::Abort => Failure::Abort(step, error),
-            // What could be repeated was, until shutdown: the coordinator decides what became of it.
-            Disposition::Retry | Disposition::Fatal => Failure::Fatal(self.fatal(step, error)),
-        }
     }
 
     fn refused(&self, error: super::HandlerError) -> Failure {
@@ -240,10 +215,7 @@ impl<W: Work> Exchange<W> {
     }
 
     fn fatal(&self, step: &'static str, error: KafkaError) -> TransactionError {
-        match self.producer.is_fenced() || is_fenced(&error) {
-            true => TransactionError::Fenced { transactional_id: self.producer.transactional_id.clone(), error },
-            false => TransactionError::Fatal { step, error },
-        }
+        self.producer.fatal(step, error)
     }
 
     /// Aborts and keeps the batch for the next attempt. Fetching stands until then, polling does not.

@@ -11,7 +11,7 @@ const ABORTS: &str = "messaging_transaction_aborts_total";
 const SECONDS: &str = "messaging_transaction_seconds";
 
 /// Describes them for `/metrics`.
-pub(super) fn describe() {
+pub(crate) fn describe() {
     describe_counter!(RECORDS, "records consumed in committed transactions");
     describe_counter!(OUTPUTS, "records produced in committed transactions");
     describe_counter!(COMMITS, "transactions committed");
@@ -20,7 +20,7 @@ pub(super) fn describe() {
 }
 
 /// A transaction was committed.
-pub(super) fn committed(group: &str, records: usize, outputs: usize, took: Duration) {
+pub(crate) fn committed(group: &str, records: usize, outputs: usize, took: Duration) {
     let group = group.to_owned();
     counter!(RECORDS, "group" => group.clone()).increment(records as u64);
     counter!(OUTPUTS, "group" => group.clone()).increment(outputs as u64);
@@ -29,6 +29,6 @@ pub(super) fn committed(group: &str, records: usize, outputs: usize, took: Durat
 }
 
 /// A transaction was aborted.
-pub(super) fn aborted(group: &str) {
+pub(crate) fn aborted(group: &str) {
     counter!(ABORTS, "group" => group.to_owned()).increment(1);
 }

@@ -16,7 +16,7 @@ use rdkafka::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    TransactionConfig,
+    TransactionError,
     error::{Disposition, disposition, is_fenced},
     record::{Output, TopicPartition},
     work::Ends,
@@ -60,49 +60,93 @@ impl ProducerContext for Deliveries {
 }
 
 /// One member's producer.
-pub(super) struct Producer {
+pub(crate) struct Producer {
     client: BaseProducer<Deliveries>,
-    pub(super) transactional_id: String,
+    transactional_id: String,
     timeout: Duration,
     shutdown: CancellationToken,
 }
 
+/// How an attempt at a transaction failed.
+pub(crate) enum Failure {
+    /// The transaction is open, or in the state that wants an abort.
+    Abort(&'static str, KafkaError),
+    Fatal(TransactionError),
+}
+
 impl Producer {
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &HashMap<String, String>,
-        config: &TransactionConfig,
+        transactional_id: String,
+        timeout: Duration,
         shutdown: CancellationToken,
     ) -> KafkaResult<Self> {
-        let transactional_id = format!("{}-{}", config.group, config.member);
-        let timeout = config.transaction_timeout.as_millis().to_string();
+        let timeout_ms = timeout.as_millis().to_string();
         let own = [
             // The same after each restart: taking it aborts what a crashed predecessor left open, and fences a frozen one.
             ("transactional.id", transactional_id.as_str()),
-            ("transaction.timeout.ms", &timeout),
+            ("transaction.timeout.ms", timeout_ms.as_str()),
             // A record may not be under way for longer than its transaction may live; librdkafka refuses more.
-            ("message.timeout.ms", &timeout),
+            ("message.timeout.ms", &timeout_ms),
             // Records are handed over a batch at a time and flushed, so waiting for more gains nothing.
             ("linger.ms", "1"),
         ];
         let settings = without_membership(settings);
         let client = client(&settings, &own).create_with_context(Deliveries::default())?;
-        Ok(Self { client, transactional_id, timeout: config.transaction_timeout, shutdown })
+        Ok(Self { client, transactional_id, timeout, shutdown })
     }
 
     /// Takes the transactional id. Waits for the brokers, and for the end of a predecessor's transaction.
-    pub(super) fn init(&self) -> KafkaResult<()> {
+    pub(crate) fn init(&self) -> KafkaResult<()> {
         self.repeat(None, || self.client.init_transactions(CALL_MAX))
     }
 
+    /// One whole transaction: these records in their order, and the group's next offsets; or nothing of it.
+    pub(crate) fn transact(
+        &self,
+        outputs: &[Output],
+        offsets: &TopicPartitionList,
+        group: &ConsumerGroupMetadata,
+    ) -> Result<Ends, Failure> {
+        let deadline = self.begin().map_err(|error| self.failed("beginning", error))?;
+        for output in outputs {
+            self.send(output, deadline).map_err(|error| self.failed("producing", error))?;
+        }
+        self.flush(deadline).map_err(|error| Failure::Abort("producing", error))?;
+        let sent = self.send_offsets(offsets, group, deadline);
+        sent.map_err(|error| match disposition(&error) {
+            // Out of time, and nothing is decided yet.
+            Disposition::Retry => Failure::Abort("sending offsets", error),
+            _ => self.failed("sending offsets", error),
+        })?;
+        self.commit().map_err(|error| self.failed("committing", error))
+    }
+
+    fn failed(&self, step: &'static str, error: KafkaError) -> Failure {
+        match disposition(&error) {
+            Disposition::Abort => Failure::Abort(step, error),
+            // What could be repeated was, until shutdown: the coordinator decides what became of it.
+            Disposition::Retry | Disposition::Fatal => Failure::Fatal(self.fatal(step, error)),
+        }
+    }
+
+    /// What ends the process, and whether that is because of another one.
+    pub(crate) fn fatal(&self, step: &'static str, error: KafkaError) -> TransactionError {
+        match self.is_fenced() || is_fenced(&error) {
+            true => TransactionError::Fenced { transactional_id: self.transactional_id.clone(), error },
+            false => TransactionError::Fatal { step, error },
+        }
+    }
+
     /// Begins; gives the moment by which everything but the commit must be done, or the coordinator may abort on its own.
-    pub(super) fn begin(&self) -> KafkaResult<Instant> {
+    fn begin(&self) -> KafkaResult<Instant> {
         *self.delivered() = Delivered::default();
         self.client.begin_transaction()?;
         Ok(Instant::now() + self.timeout * 3 / 4)
     }
 
     /// Hands one record to the client; waits while its queue is full.
-    pub(super) fn send(&self, output: &Output, deadline: Instant) -> KafkaResult<()> {
+    fn send(&self, output: &Output, deadline: Instant) -> KafkaResult<()> {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&output.topic);
         record.partition = output.partition;
         record.key = output.key.as_deref();
@@ -119,7 +163,7 @@ impl Producer {
     }
 
     /// Waits until the brokers have every record. `flush` of the client would do, but looks at its events for 100 ms at a time.
-    pub(super) fn flush(&self, deadline: Instant) -> KafkaResult<()> {
+    fn flush(&self, deadline: Instant) -> KafkaResult<()> {
         while self.client.in_flight_count() > 0 && Instant::now() < deadline {
             self.client.poll(EVENTS);
         }
@@ -128,7 +172,7 @@ impl Producer {
     }
 
     /// Adds the group's next offsets to the transaction.
-    pub(super) fn send_offsets(
+    fn send_offsets(
         &self,
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
@@ -138,7 +182,7 @@ impl Producer {
     }
 
     /// Commits. A commit that was asked for cannot be taken back: it is asked for until there is an answer, or shutdown.
-    pub(super) fn commit(&self) -> KafkaResult<Ends> {
+    fn commit(&self) -> KafkaResult<Ends> {
         self.repeat(None, || self.client.commit_transaction(CALL_MAX))?;
         let ends = std::mem::take(&mut self.delivered().ends);
         let of_topic = |(topic, ends): (String, HashMap<i32, i64>)| {
@@ -149,19 +193,19 @@ impl Producer {
     }
 
     /// Aborts; what waits to be sent is dropped.
-    pub(super) fn abort(&self) -> KafkaResult<()> {
+    pub(crate) fn abort(&self) -> KafkaResult<()> {
         self.repeat(None, || self.client.abort_transaction(CALL_MAX))?;
         // Serves the reports of what was dropped, so that they are not taken for the next transaction's.
         self.client.flush(CALL_MAX)
     }
 
     /// Why a record was not delivered, when that is why a transaction can't be committed.
-    pub(super) fn failure(&self) -> Option<KafkaError> {
+    pub(crate) fn failure(&self) -> Option<KafkaError> {
         self.delivered().failure.take()
     }
 
     /// Whether the client has stopped for good because another process has its id.
-    pub(super) fn is_fenced(&self) -> bool {
+    fn is_fenced(&self) -> bool {
         let fatal = self.client.client().fatal_error();
         fatal.is_some_and(|(code, _)| is_fenced(&KafkaError::Global(code)))
     }

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::batch::Batch;
+use super::batch::{Batch, Change};
 use super::cursor::Cursor;
 use super::page::Broken;
 use super::tail::{Ended, News, Subscription};
 use super::{Changes, Filter};
 use crate::error::Error;
-use crate::position::Claim;
+use crate::position::{RowPosition, Sample};
 
 /// Pause after something was not to be had.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -79,20 +79,20 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Begins to follow over a subscription of `changes`. Gives the claim that an answer may make, too.
+    /// Begins to follow over a subscription of `changes`. Gives the newest sample of its replica, too.
     pub(crate) async fn open(
         changes: Arc<Changes>,
         subscription: Subscription,
         start: Start,
         filter: Filter,
-    ) -> Result<(Self, Option<Claim>), Error> {
-        let claim = subscription.sample().map(|sample| sample.of_all());
+    ) -> Result<(Self, Option<Arc<Sample>>), Error> {
+        let sample = subscription.sample();
         let (cursor, caught_up) = match start {
             Start::Now => (subscription.start.clone(), true),
             Start::Earliest => (Arc::new(subscription.ends().await.map_err(refused)?.earliest), false),
             Start::After(cursor) => (Arc::new(cursor), false),
         };
-        Ok((Self { changes, filter, cursor, subscription: Some(subscription), caught_up }, claim))
+        Ok((Self { changes, filter, cursor, subscription: Some(subscription), caught_up }, sample))
     }
 
     /// Where it is: what was heard so far is before it, what will be heard is after it.
@@ -216,7 +216,7 @@ impl Follower {
     /// Goes on to where the tail is when nothing is left to hear: so the token of a quiet feed does not grow old.
     pub(crate) fn rest(&mut self) {
         let Some(subscription) = self.subscription.as_ref().filter(|_| self.caught_up) else { return };
-        let reached = subscription.reached();
+        let reached = subscription.reached().cursor;
         if subscription.news.is_empty() && reached.generation == self.cursor.generation {
             let mut cursor = (*self.cursor).clone();
             cursor.join(&reached);
@@ -236,9 +236,19 @@ impl Follower {
 impl Selected {
     /// The events' JSON.
     pub(crate) fn events(&self) -> impl Iterator<Item = &[u8]> {
+        self.changes().map(|change| self.batch.event(change))
+    }
+
+    /// How far each shows its replica to be.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = RowPosition> {
+        self.changes()
+            .map(|change| RowPosition { partition: change.partition, next_offset: change.place.next_offset() })
+    }
+
+    fn changes(&self) -> impl Iterator<Item = &Change> {
         let all = self.indexes.is_none().then(|| 0..self.batch.changes.len()).into_iter().flatten();
         let indexes = all.chain(self.indexes.iter().flatten().copied());
-        indexes.map(|index| self.batch.event(&self.batch.changes[index]))
+        indexes.map(|index| &self.batch.changes[index])
     }
 
     /// As server-sent events. What is shared by all is not copied.

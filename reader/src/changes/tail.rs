@@ -54,11 +54,30 @@ pub(crate) struct Tail {
     wanted: Notify,
 }
 
+/// How far a tail has read.
+#[derive(Debug, Clone)]
+pub(crate) struct Reached {
+    pub(crate) cursor: Arc<Cursor>,
+    /// The sum of epochs of the newest sample that was followed to its end: a repair raises it and writes changes, but moves no
+    /// position.
+    claims: Option<i64>,
+}
+
+impl Reached {
+    /// Whether all changes below a sample's positions have been read, those of repairs too.
+    pub(crate) fn covers(&self, sample: &Sample) -> bool {
+        let is_read = |(partition, next_offset)| self.cursor.place(partition).next_offset() >= next_offset;
+        sample.generation == self.cursor.generation
+            && self.claims == Some(sample.claims)
+            && sample.offsets().all(is_read)
+    }
+}
+
 #[derive(Debug)]
 struct Live {
     log: Arc<ChangeLog>,
     news: broadcast::Sender<News>,
-    reached: Arc<RwLock<Arc<Cursor>>>,
+    reached: Arc<RwLock<Reached>>,
 }
 
 /// A listener's end. All that is after `start` will be heard, until the channel closes or says that it has overtaken one.
@@ -70,7 +89,7 @@ pub(crate) struct Subscription {
     /// Some batches that are heard may lie before it.
     pub(crate) start: Arc<Cursor>,
     pub(crate) news: broadcast::Receiver<News>,
-    reached: Arc<RwLock<Arc<Cursor>>>,
+    reached: Arc<RwLock<Reached>>,
     log: Arc<ChangeLog>,
     tail: Arc<Tail>,
 }
@@ -86,7 +105,7 @@ impl Subscription {
     }
 
     /// Up to here everything is in the channel or was heard. Look here before you find the channel empty.
-    pub(crate) fn reached(&self) -> Arc<Cursor> {
+    pub(crate) fn reached(&self) -> Reached {
         read(&self.reached)
     }
 
@@ -106,7 +125,7 @@ impl Tail {
         Self { replica, statement_time_max, live: watch::Sender::new(None), wanted: Notify::new() }
     }
 
-    pub(super) fn replica(&self) -> &Arc<Replica> {
+    pub(crate) fn replica(&self) -> &Arc<Replica> {
         &self.replica
     }
 
@@ -118,7 +137,7 @@ impl Tail {
                 // First the channel, then the place: what is told between the two is heard twice rather than not at all.
                 let news = live.news.subscribe();
                 let (reached, log) = (Arc::clone(&live.reached), Arc::clone(&live.log));
-                return Subscription { start: read(&reached), news, reached, log, tail: Arc::clone(self) };
+                return Subscription { start: read(&reached).cursor, news, reached, log, tail: Arc::clone(self) };
             }
             self.wanted.notify_one();
             live.changed().await.expect("the tail holds the sender");
@@ -146,9 +165,11 @@ impl Tail {
         let log = Arc::new(self.in_time_for(ChangeLog::open(client, sample.generation)).await?);
         let latest = Arc::new(self.in_time(log.ends()).await?.latest);
         let news = broadcast::Sender::new(BATCHES_KEPT);
-        let reached = Arc::new(RwLock::new(latest.clone()));
+        let reached = Arc::new(RwLock::new(Reached { cursor: latest.clone(), claims: None }));
         self.live.send_replace(Some(Live { log: log.clone(), news: news.clone(), reached: reached.clone() }));
-        let ended = Reading { tail: self, log, news, reached, told: latest.clone(), cursor: latest }.read_on().await;
+        let ended = Reading { tail: self, log, news, reached, told: latest.clone(), cursor: latest, claims: None }
+            .read_on()
+            .await;
         // The last senders: listeners find the channel closed.
         self.live.send_replace(None);
         ended
@@ -181,16 +202,17 @@ struct Reading<'a> {
     tail: &'a Tail,
     log: Arc<ChangeLog>,
     news: broadcast::Sender<News>,
-    reached: Arc<RwLock<Arc<Cursor>>>,
+    reached: Arc<RwLock<Reached>>,
     /// Up to here listeners were told what there is.
     told: Arc<Cursor>,
     /// Up to here the log was read; what lies between held no change.
     cursor: Arc<Cursor>,
+    claims: Option<i64>,
 }
 
 impl Reading<'_> {
     async fn read_on(mut self) -> Result<(), Ended> {
-        let (mut sampled, mut claims, mut heard) = (None, None, Instant::now());
+        let (mut sampled, mut heard) = (None, Instant::now());
         loop {
             let sample = self.tail.next_sample(sampled).await?;
             sampled = Some(sample.taken_at);
@@ -203,11 +225,12 @@ impl Reading<'_> {
                 _ => heard = Instant::now(),
             }
             let moved = |(partition, next_offset)| self.cursor.place(partition).next_offset() != next_offset;
-            if claims == Some(sample.claims) && !sample.offsets().any(moved) {
+            if self.claims == Some(sample.claims) && !sample.offsets().any(moved) {
                 continue;
             }
-            claims = Some(sample.claims);
             while !self.read_once().await? {}
+            self.claims = Some(sample.claims);
+            self.reach();
         }
     }
 
@@ -236,7 +259,8 @@ impl Reading<'_> {
 
     /// Says how far the log was read; after what was told, so that who sees it finds that in the channel.
     fn reach(&self) {
-        *self.reached.write().unwrap_or_else(PoisonError::into_inner) = self.cursor.clone();
+        let reached = Reached { cursor: self.cursor.clone(), claims: self.claims };
+        *self.reached.write().unwrap_or_else(PoisonError::into_inner) = reached;
     }
 
     fn tell(&self, news: News) {
@@ -246,6 +270,6 @@ impl Reading<'_> {
 }
 
 /// The value behind the lock is replaced as a whole, so a panic elsewhere leaves it usable.
-fn read(reached: &RwLock<Arc<Cursor>>) -> Arc<Cursor> {
+fn read(reached: &RwLock<Reached>) -> Reached {
     reached.read().unwrap_or_else(PoisonError::into_inner).clone()
 }

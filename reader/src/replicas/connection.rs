@@ -17,7 +17,7 @@ use super::replica::Replica;
 use crate::config::Database;
 use crate::error::Failure;
 use crate::position::Generation;
-use crate::queries::{FoundDocument, Query, Session, Statements};
+use crate::queries::{FoundSite, Query, Session, Statements};
 
 /// Time to connect and log in.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
@@ -76,12 +76,8 @@ impl Connection {
         found
     }
 
-    /// The document of a site, read together with those that others ask for at the same time.
-    pub(crate) async fn look_up(
-        &self,
-        generation: Generation,
-        site_id: &str,
-    ) -> Result<Option<FoundDocument>, Failure> {
+    /// The row of a site, read together with those that others ask for at the same time.
+    pub(crate) async fn look_up(&self, generation: Generation, site_id: &str) -> Result<Option<FoundSite>, Failure> {
         let answer = look_ups::ask(&self.look_ups, generation, site_id).await.ok_or(Failure::Lost)?;
         answer.map_err(Failure::Database)
     }

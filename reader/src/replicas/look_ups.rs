@@ -1,4 +1,4 @@
-//! Look-ups of documents that share a round trip.
+//! Look-ups of sites that share a round trip.
 //!
 //! Look-ups that come while a connection has others on the wire wait for its turn and then go together, as one statement.
 //! Nothing waits on a timer: on an idle connection a look-up goes at once, alone; the busier the replica, the more share
@@ -15,7 +15,7 @@ use tokio_postgres::Error;
 
 use super::connection::Connection;
 use crate::position::Generation;
-use crate::queries::{FoundDocument, Session};
+use crate::queries::{FoundSite, Session};
 
 /// Look-ups of one statement.
 const SHARED_MAX: usize = 128;
@@ -31,7 +31,7 @@ const WAITING_MAX: usize = 4096;
 pub(super) struct LookUp {
     generation: Generation,
     site_id: String,
-    waiter: oneshot::Sender<Result<Option<FoundDocument>, Arc<Error>>>,
+    waiter: oneshot::Sender<Result<Option<FoundSite>, Arc<Error>>>,
 }
 
 /// Where a connection's look-ups are left.
@@ -47,7 +47,7 @@ pub(super) async fn ask(
     look_ups: &LookUps,
     generation: Generation,
     site_id: &str,
-) -> Option<Result<Option<FoundDocument>, Arc<Error>>> {
+) -> Option<Result<Option<FoundSite>, Arc<Error>>> {
     let (waiter, answer) = oneshot::channel();
     look_ups.send(LookUp { generation, site_id: site_id.to_owned(), waiter }).await.ok()?;
     answer.await.ok()
@@ -79,7 +79,7 @@ async fn round(connection: &Connection, mut waiting: Vec<LookUp>) {
 }
 
 async fn together(connection: &Connection, generation: Generation, look_ups: Vec<LookUp>) {
-    match documents(connection, generation, &look_ups).await {
+    match sites(connection, generation, &look_ups).await {
         Ok(found) => answer(look_ups, found),
         Err(error) => {
             let error = Arc::new(error);
@@ -91,20 +91,20 @@ async fn together(connection: &Connection, generation: Generation, look_ups: Vec
     }
 }
 
-async fn documents(
+async fn sites(
     connection: &Connection,
     generation: Generation,
     look_ups: &[LookUp],
-) -> Result<HashMap<String, FoundDocument>, Error> {
+) -> Result<HashMap<String, FoundSite>, Error> {
     let statements = connection.statements(generation).await?;
     let session = Session { connection, statements: &statements };
     let mut site_ids: Vec<&str> = look_ups.iter().map(|look_up| look_up.site_id.as_str()).collect();
     site_ids.sort_unstable();
     site_ids.dedup();
-    session.documents(&site_ids).await
+    session.sites(&site_ids).await
 }
 
-fn answer(look_ups: Vec<LookUp>, found: HashMap<String, FoundDocument>) {
+fn answer(look_ups: Vec<LookUp>, found: HashMap<String, FoundSite>) {
     for LookUp { site_id, waiter, .. } in look_ups {
         // As above. A site that several ask for is read once; its bytes are shared.
         let _ = waiter.send(Ok(found.get(&site_id).cloned()));

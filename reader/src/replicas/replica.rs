@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{ClientWrapper, Pool};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::Settings;
@@ -14,6 +14,7 @@ use super::connection::{self, Connection};
 use super::course::Course;
 use super::sampler;
 use super::trust::Trust;
+use crate::cache::Kept;
 use crate::config::Database;
 use crate::error::Failure;
 use crate::position::{Grounds, Position, Sample};
@@ -40,8 +41,12 @@ pub(crate) struct Replica {
     /// What the last survey found: the lag in microseconds, and the bits of the share of trust.
     lag_micros: AtomicU64,
     share_bits: AtomicU64,
+    /// What is kept of its documents, where there is a cache.
+    pub(super) kept: RwLock<Option<Arc<Kept>>>,
     /// Told of each sample.
     news: Arc<watch::Sender<()>>,
+    /// Told when a sample is wanted before its time.
+    pub(super) sample_wanted: Notify,
 }
 
 /// What the replica was seen to have.
@@ -57,6 +62,7 @@ impl Replica {
     pub(super) fn new(database: &Database, settings: Settings, news: Arc<watch::Sender<()>>) -> Self {
         Self {
             news,
+            sample_wanted: Notify::new(),
             name: database.name.clone(),
             pool: connection::pool(database, &settings),
             places: (0..settings.connections).map(|_| RwLock::new(None)).collect(),
@@ -64,6 +70,7 @@ impl Replica {
             trouble: RwLock::new("connecting".to_owned()),
             in_flight: AtomicUsize::new(0),
             courses: Mutex::default(),
+            kept: RwLock::default(),
             trust: Mutex::new(Trust::new(settings.comeback)),
             lag_micros: AtomicU64::new(0),
             share_bits: AtomicU64::new(1.0_f64.to_bits()),
@@ -90,10 +97,20 @@ impl Replica {
 
     /// Waits for a sample that was taken after another one.
     pub(crate) async fn sample_after(&self, after: Option<Instant>) -> Arc<Sample> {
+        self.sample_with(|sample| after.is_none_or(|after| sample.taken_at > after)).await
+    }
+
+    /// Has it sampled from now on, and waits for that; no longer than for one that is prompt.
+    pub(super) async fn sample_anew(&self) {
+        let now = Instant::now();
+        self.sample_wanted.notify_one();
+        let _ = tokio::time::timeout(self.settings.patience, self.sample_with(|sample| sample.asked_at >= now)).await;
+    }
+
+    async fn sample_with(&self, fits: impl Fn(&Sample) -> bool) -> Arc<Sample> {
         let mut news = self.news.subscribe();
-        let is_newer = |sample: &Arc<Sample>| after.is_none_or(|after| sample.taken_at > after);
         loop {
-            if let Some(sample) = read(&self.sample).clone().filter(is_newer) {
+            if let Some(sample) = read(&self.sample).clone().filter(|sample| fits(sample)) {
                 return sample;
             }
             news.changed().await.expect("the replica holds the sender");
@@ -123,6 +140,11 @@ impl Replica {
     fn sampled_within(&self, silence: Duration) -> bool {
         let oldest = silence + self.settings.position_interval;
         read(&self.sample).as_ref().is_some_and(|sample| sample.taken_at.elapsed() <= oldest)
+    }
+
+    /// Replaces what is kept of its documents.
+    pub(crate) fn keep(&self, kept: Option<Arc<Kept>>) {
+        *write(&self.kept) = kept;
     }
 
     /// By how much the replica was behind at the last survey.
@@ -241,10 +263,10 @@ impl Replica {
 
 /// The right to send one statement over a connection, counted as in flight until it is dropped.
 pub(super) struct Lease {
-    replica: Arc<Replica>,
+    pub(super) replica: Arc<Replica>,
     connection: Arc<Connection>,
     /// Taken before the lease, and so before anything that is read under it.
-    sample: Arc<Sample>,
+    pub(super) sample: Arc<Sample>,
 }
 
 impl Lease {
@@ -277,11 +299,7 @@ impl Lease {
 
     /// Waits until the replica was sampled again, or until it should have been.
     pub(super) async fn resampled(&self) {
-        let mut news = self.replica.news.subscribe();
-        let is_newer = |sample: &Arc<Sample>| sample.taken_at > self.sample.taken_at;
-        let newer = async {
-            while !read(&self.replica.sample).as_ref().is_some_and(is_newer) && news.changed().await.is_ok() {}
-        };
+        let newer = self.replica.sample_after(Some(self.sample.taken_at));
         let _ = tokio::time::timeout(self.replica.settings.silence_max, newer).await;
     }
 
@@ -302,7 +320,7 @@ impl Drop for Lease {
 }
 
 /// Each value behind these locks is replaced as a whole, so a panic elsewhere leaves it usable.
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+pub(super) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,18 +1,22 @@
 //! Samples a replica's position, over a connection of its own so that no look-up delays it.
 //!
-//! The sampler is the health check too: no sample, no requests.
+//! The sampler is the health check too: no sample, no requests. It works by the clock, and at once when somebody demands a
+//! position that the newest sample has not reached.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::connection::{backoff, chain, connect};
 use super::replica::Replica;
 use crate::error::{Disposition, GENERATION, disposition};
-use crate::queries;
+use crate::queries::sample;
+
+/// From one sample to one that is wanted before its time: what clients demand can't make them more.
+const SOONER_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why sampling over a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -54,14 +58,16 @@ async fn sample_until_it_ends(replica: &Replica, client: &ClientWrapper) -> (boo
 /// Samples for as long as the active generation stays the same.
 async fn follow_generation(replica: &Replica, client: &ClientWrapper, sampled: &mut bool) -> Result<(), Ended> {
     let silence_max = replica.settings.silence_max;
-    let generation = in_time(silence_max, queries::active_generation(client)).await?.ok_or(Ended::NoGeneration)?;
-    let statement = in_time(silence_max, queries::prepare_sample(client, generation)).await?;
+    let generation = in_time(silence_max, sample::active_generation(client)).await?.ok_or(Ended::NoGeneration)?;
+    let statement = in_time(silence_max, sample::prepare(client, generation)).await?;
     tracing::info!(replica = replica.name(), generation, "following the active generation");
     let mut ticks = interval(replica.settings.position_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut soonest = Instant::now();
     loop {
-        ticks.tick().await;
-        let sample = match in_time(silence_max, queries::sample(client, &statement, generation)).await {
+        due(&mut ticks, replica, soonest).await;
+        soonest = Instant::now() + SOONER_PAUSE;
+        let sample = match in_time(silence_max, sample::take(client, &statement, generation)).await {
             Ok(Some(sample)) => sample,
             Ok(None) => return Ok(()),
             // Replay was quick: the generation was left and dropped between two samples.
@@ -73,6 +79,18 @@ async fn follow_generation(replica: &Replica, client: &ClientWrapper, sampled: &
             replica.sampled(sample);
             *sampled = true;
         }
+    }
+}
+
+/// Waits for the interval to pass, or until a sample is wanted sooner.
+async fn due(ticks: &mut Interval, replica: &Replica, soonest: Instant) {
+    let wanted = async {
+        replica.sample_wanted.notified().await;
+        sleep_until(soonest).await;
+    };
+    tokio::select! {
+        _ = ticks.tick() => {}
+        () = wanted => {}
     }
 }
 

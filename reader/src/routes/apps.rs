@@ -25,11 +25,11 @@ const LIMIT_DEFAULT: i64 = 100;
 )]
 pub(crate) async fn count(call: &Call<'_>) -> Result<Answer, Error> {
     let app = call.id(0, AppId::new)?;
-    let (sites, sample) = call.app.replicas.ask(&AppCount(&app), &call.demand).await?;
+    let ((sites, positions), grounds) = call.app.replicas.ask(&AppCount(&app), &call.demand).await?;
     let mut body = b"{\"app_id\":".to_vec();
     write_string(&mut body, app.as_str());
     body.extend_from_slice(format!(",\"site_count\":{sites}}}").as_bytes());
-    Ok(Answer::json(body, sample.of_all()))
+    Ok(Answer::json(body, grounds.of_snapshot(&positions)))
 }
 
 /// `GET /v1/apps/{app_id}/sites`: one page of them, by site, then instance.
@@ -54,13 +54,13 @@ pub(crate) async fn sites(call: &Call<'_>) -> Result<Answer, Error> {
     let after = after(call, &app)?;
     // One row more than asked for tells whether there is a next page.
     let page = AppPage { app_id: &app, after: &after, rows_max: limit + 1, with_documents };
-    let (mut rows, sample) = call.app.replicas.ask(&page, &call.demand).await?;
+    let ((mut rows, positions), grounds) = call.app.replicas.ask(&page, &call.demand).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next = rows.last().filter(|_| more).map(|last| page::token(&app, &last.key));
     let body = body(&app, &rows, next.as_deref()).map_err(Error::Document)?;
     let link = next.map(|token| link(call, limit, &token, with_documents));
-    Ok(Answer { link, ..Answer::json(body, sample.of_all()) })
+    Ok(Answer { link, ..Answer::json(body, grounds.of_snapshot(&positions)) })
 }
 
 fn limit(call: &Call<'_>) -> Result<i64, Error> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use shared::ids::SiteId;
 
@@ -9,7 +10,7 @@ use crate::answer::Answer;
 use crate::document::{Text, write_string};
 use crate::error::Error;
 use crate::openapi::schema;
-use crate::queries::{Batch, FoundDocument};
+use crate::queries::{Batch, FoundSite};
 use crate::request::Call;
 
 const SITE_IDS_MAX: usize = 1000;
@@ -42,23 +43,25 @@ pub(crate) async fn batch_get(call: &Call<'_>) -> Result<Answer, Error> {
     let mut distinct = asked.clone();
     distinct.sort_unstable();
     distinct.dedup();
-    let (found, sample) = call.app.replicas.ask(&Batch(&distinct), &call.demand).await?;
-    Ok(Answer::untagged(assemble(&asked, &found), sample.of_all()))
+    let (found, grounds) = call.app.replicas.ask(&Batch(&distinct), &call.demand).await?;
+    let claim = grounds.of_all(found.values().map(|found| found.position));
+    Ok(Answer::untagged(assemble(&asked, &found), claim))
 }
 
 /// Joins the stored documents, which are not read.
-fn assemble(asked: &[&str], found: &HashMap<String, FoundDocument>) -> Vec<u8> {
+fn assemble(asked: &[&str], found: &HashMap<String, FoundSite>) -> Vec<u8> {
     /// The members around a document.
     const AROUND_BYTES: usize = 64;
-    let documents: usize = asked.iter().filter_map(|id| found.get(*id)).map(|found| found.document.len()).sum();
+    let document = |id: &&str| found.get(*id)?.document.as_ref().map(|document| &document.text);
+    let documents: usize = asked.iter().filter_map(document).map(Bytes::len).sum();
     let ids: usize = asked.iter().map(|id| id.len() + AROUND_BYTES).sum();
     let mut out = Vec::with_capacity(documents + ids);
     out.extend_from_slice(b"{\"results\":[");
     for (index, id) in asked.iter().enumerate() {
         out.extend_from_slice(if index == 0 { b"{\"site_id\":" } else { b",{\"site_id\":" });
         write_string(&mut out, id);
-        match found.get(*id) {
-            Some(FoundDocument { document, .. }) => {
+        match document(id) {
+            Some(document) => {
                 out.extend_from_slice(b",\"status\":200,\"document\":");
                 out.extend_from_slice(document);
                 out.push(b'}');
@@ -72,22 +75,24 @@ fn assemble(asked: &[&str], found: &HashMap<String, FoundDocument>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
+    use crate::position::RowPosition;
+    use crate::queries::Document;
 
     #[test]
     fn results_are_in_the_order_asked_and_repeated() {
         let document = Bytes::from_static(b"{\"n\":1.00}");
-        let found = FoundDocument { document, etag: Bytes::from_static(b"tag"), partition: 0, version: None };
-        let found = HashMap::from([("a".to_owned(), found)]);
+        let document = Document { text: document, etag: Bytes::from_static(b"tag"), version: None };
+        let position = RowPosition { partition: 0, next_offset: 1 };
+        let site = |document| FoundSite { document, position };
+        let found = HashMap::from([("a".to_owned(), site(Some(document))), ("gone".to_owned(), site(None))]);
         let text = |asked: &[&str]| String::from_utf8(assemble(asked, &found)).unwrap();
         assert_eq!(text(&[]), r#"{"results":[]}"#);
         assert_eq!(
-            text(&["\"", "a", "a"]),
+            text(&["\"", "a", "gone", "a"]),
             concat!(
                 r#"{"results":[{"site_id":"\"","status":404},{"site_id":"a","status":200,"document":{"n":1.00}},"#,
-                r#"{"site_id":"a","status":200,"document":{"n":1.00}}]}"#
+                r#"{"site_id":"gone","status":404},{"site_id":"a","status":200,"document":{"n":1.00}}]}"#
             )
         );
     }

@@ -54,7 +54,10 @@ pub(crate) fn docs() -> Answer {
     get, path = "/docs/{file}", tag = "documents", operation_id = "get_docs_file",
     summary = "A part of that page",
     params(("file" = String, Path, example = "swagger-ui.css")),
-    responses((status = 200, description = "A script, a style or a picture.", body = String, content_type = "application/octet-stream"))
+    responses((
+        status = 200, description = "A script, a style, a picture, a page.",
+        content((String = "text/javascript"), (String = "text/css"), (String = "image/png"), (String = "text/html"))
+    ))
 )]
 pub(crate) fn docs_file(call: &Call<'_>) -> Result<Answer, Error> {
     let config = Arc::new(utoipa_swagger_ui::Config::from("/openapi.json"));

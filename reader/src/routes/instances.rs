@@ -20,8 +20,8 @@ use crate::request::Call;
 )]
 pub(crate) async fn instance(call: &Call<'_>) -> Result<Answer, Error> {
     let instance = call.id(0, InstanceId::new)?;
-    let (found, sample) = call.app.replicas.ask(&Instance(&instance), &call.demand).await?;
-    let claim = sample.of_all();
+    let ((found, positions), grounds) = call.app.replicas.ask(&Instance(&instance), &call.demand).await?;
+    let claim = grounds.of_snapshot(&positions);
     let Some(found) = found else {
         let detail = "no site has an app installed with this instance id";
         return Err(Error::Missing { kind: Kind::InstanceNotFound, detail, claim: Box::new(claim) });

@@ -8,7 +8,7 @@ use crate::document;
 use crate::error::Error;
 use crate::openapi::schema::{OneOrMore, SiteDocument as SiteDocumentSchema};
 use crate::position::Claim;
-use crate::queries::{FoundDocument, SiteDocument};
+use crate::queries::Document;
 use crate::request::Call;
 
 /// `GET /v1/sites/{site_id}/installed-apps`: the stored document, byte for byte.
@@ -20,8 +20,8 @@ use crate::request::Call;
 )]
 pub(crate) async fn document(call: &Call<'_>) -> Result<Answer, Error> {
     let site = call.id(0, SiteId::new)?;
-    let (found, claim) = look_up(call, &site).await?;
-    Ok(Answer::document(found.document, &found.etag, claim))
+    let (document, claim) = look_up(call, &site).await?;
+    Ok(Answer::document(document.text, &document.etag, claim))
 }
 
 /// `GET /v1/sites/{site_id}/installed-apps/{app_id}`: the element, or the array of them where it is installed more than
@@ -34,8 +34,8 @@ pub(crate) async fn document(call: &Call<'_>) -> Result<Answer, Error> {
 )]
 pub(crate) async fn app(call: &Call<'_>) -> Result<Answer, Error> {
     let (site, app) = (call.id(0, SiteId::new)?, call.id(1, AppId::new)?);
-    let (found, claim) = look_up(call, &site).await?;
-    let apps = document::apps(&found.document).map_err(Error::Document)?;
+    let (document, claim) = look_up(call, &site).await?;
+    let apps = document::apps(&document.text).map_err(Error::Document)?;
     let texts: Vec<_> = apps.iter().filter(|a| a.app_id == app.as_str()).map(|a| a.text()).collect();
     match texts[..] {
         [] => {
@@ -47,16 +47,16 @@ pub(crate) async fn app(call: &Call<'_>) -> Result<Answer, Error> {
     }
 }
 
-/// A site that is there, with the claim of its partition.
-async fn look_up(call: &Call<'_>, site: &SiteId) -> Result<(FoundDocument, Claim), Error> {
-    match call.app.replicas.ask(&SiteDocument(site), &call.demand).await? {
-        (Some(found), sample) => {
-            let claim = sample.of_partition(found.partition);
-            Ok((found, claim))
-        }
-        (None, sample) => {
+/// The document of a site that is there. What a deleted one has left tells how far its replica is, as a document does: else a
+/// client that was told of the delete could see the site again.
+async fn look_up(call: &Call<'_>, site: &SiteId) -> Result<(Document, Claim), Error> {
+    let (found, grounds) = call.app.replicas.ask_site(site, &call.demand).await?;
+    let position = found.as_ref().map(|found| found.position);
+    match (found.and_then(|found| found.document), position) {
+        (Some(document), Some(position)) => Ok((document, grounds.of_site(position))),
+        (_, marker) => {
             let detail = "the view has no site with this id: never seen, or deleted";
-            Err(Error::Missing { kind: Kind::SiteNotFound, detail, claim: Box::new(sample.of_all()) })
+            Err(Error::Missing { kind: Kind::SiteNotFound, detail, claim: Box::new(grounds.of_all(marker)) })
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::{
     position::SourcePosition,
     row::{Pointer, scalar_text, select},
+    schema_head::SchemaHead,
 };
 
 /// The headers of a record, by name.
@@ -80,17 +81,22 @@ static FLAT_SOURCE: LazyLock<[[Pointer; 6]; 2]> =
     LazyLock::new(|| ["__", "__source_"].map(|prefix| SOURCE.map(|name| Pointer::member(&format!("{prefix}{name}")))));
 
 impl<'a> Envelope<'a> {
-    /// Reads a record's value; `None` is a null value.
-    pub fn read(value: Option<&'a [u8]>, headers: &impl Headers) -> Result<Self, EnvelopeError> {
+    /// Reads a record's value; `None` is a null value. `head` goes from record to record.
+    pub fn read(value: Option<&'a [u8]>, headers: &impl Headers, head: &mut SchemaHead) -> Result<Self, EnvelopeError> {
         let Some(bytes) = value else {
             return Ok(Self::without_value(headers));
         };
         let text = std::str::from_utf8(bytes).map_err(|error| EnvelopeError::InvalidJson(error.to_string()))?;
-        Self::read_text(text.trim_ascii(), headers, true)
+        let text = text.trim_ascii();
+        match head.payload_of(text).map(|payload| Self::read_text(payload, headers, None)) {
+            Some(Ok(envelope)) => Ok(envelope),
+            // Also where it was no payload: the whole text says what is wrong.
+            Some(Err(_)) | None => Self::read_text(text, headers, Some(head)),
+        }
     }
 
-    /// `with_schema`: whether the text may be `{"schema":…,"payload":…}`, which stands outside once, never inside itself.
-    fn read_text(text: &'a str, headers: &impl Headers, with_schema: bool) -> Result<Self, EnvelopeError> {
+    /// `head`: there where the text may be `{"schema":…,"payload":…}`, which stands outside once, never inside itself.
+    fn read_text(text: &'a str, headers: &impl Headers, head: Option<&mut SchemaHead>) -> Result<Self, EnvelopeError> {
         if !text.starts_with('{') {
             return match serde_json::from_str::<IgnoredAny>(text) {
                 Ok(_) if text == "null" => Ok(Self::without_value(headers)),
@@ -103,8 +109,13 @@ impl<'a> Envelope<'a> {
         let [schema, payload, op, before, after, source, flat_op, flat_deleted] = found;
         let flattened = flat_op.or(flat_deleted).is_some() || header_text(headers, "__op").is_some();
         match (members, schema, payload) {
-            (2, Some(_), Some(payload)) if with_schema => Self::read_text(payload.get(), headers, false),
-            (2, Some(_), Some(_)) => Err(EnvelopeError::InvalidRow("an envelope within an envelope".to_owned())),
+            (2, Some(_), Some(payload)) => match head {
+                Some(head) => {
+                    head.learn(text, payload.get());
+                    Self::read_text(payload.get(), headers, None)
+                }
+                None => Err(EnvelopeError::InvalidRow("an envelope within an envelope".to_owned())),
+            },
             _ if flattened => Self::flattened(text, headers),
             _ if op.is_some() && [before, after, source].iter().any(Option::is_some) => {
                 Self::enveloped(op, after, source)

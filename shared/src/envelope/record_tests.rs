@@ -4,6 +4,8 @@ use super::*;
 
 type Pairs = BTreeMap<&'static str, &'static str>;
 
+const NONE: Pairs = Pairs::new();
+
 impl Headers for Pairs {
     fn get(&self, name: &str) -> Option<&[u8]> {
         BTreeMap::get(self, name).map(|value| value.as_bytes())
@@ -11,7 +13,8 @@ impl Headers for Pairs {
 }
 
 fn read_with<'a>(value: &'a str, headers: &[(&'static str, &'static str)]) -> Envelope<'a> {
-    Envelope::read(Some(value.as_bytes()), &headers.iter().copied().collect::<Pairs>()).expect("readable")
+    Envelope::read(Some(value.as_bytes()), &headers.iter().copied().collect::<Pairs>(), &mut SchemaHead::default())
+        .expect("readable")
 }
 
 fn read(value: &str) -> Envelope<'_> {
@@ -19,7 +22,7 @@ fn read(value: &str) -> Envelope<'_> {
 }
 
 fn error(value: &[u8]) -> EnvelopeError {
-    Envelope::read(Some(value), &Pairs::new()).expect_err("not readable")
+    Envelope::read(Some(value), &NONE, &mut SchemaHead::default()).expect_err("not readable")
 }
 
 #[test]
@@ -39,7 +42,10 @@ fn the_four_value_forms_are_told_apart() {
     for tombstone in ["null", r#"{"schema":{},"payload":null}"#] {
         assert_eq!(read(tombstone).operation, Operation::Tombstone);
     }
-    assert_eq!(Envelope::read(None, &Pairs::new()).expect("readable").operation, Operation::Tombstone);
+    assert_eq!(
+        Envelope::read(None, &NONE, &mut SchemaHead::default()).expect("readable").operation,
+        Operation::Tombstone
+    );
 }
 
 #[test]
@@ -49,7 +55,7 @@ fn a_flattened_row_may_have_its_fields_in_headers() {
     let envelope = read_with(r#"{"site_id":"s"}"#, &[("__op", "\"d\""), ("__source_lsn", "9")]);
     assert_eq!((envelope.operation, envelope.row), (Operation::Delete, None));
     let headers: Pairs = [("__op", "d"), ("__source_lsn", "9")].into_iter().collect();
-    let envelope = Envelope::read(None, &headers).expect("readable");
+    let envelope = Envelope::read(None, &headers, &mut SchemaHead::default()).expect("readable");
     assert_eq!((envelope.operation, envelope.position), (Operation::Delete, Some(SourcePosition::Lsn(9))));
 }
 
@@ -103,4 +109,43 @@ fn what_cannot_be_read_is_told_by_kind() {
     }
     let bad_lsn = br#"{"op":"d","before":null,"source":{"lsn":"x"}}"#;
     assert!(matches!(error(bad_lsn), EnvelopeError::InvalidRow(_)));
+}
+
+#[test]
+fn what_a_record_says_does_not_depend_on_those_before_it() {
+    let row = r#"{"before":null,"after":{"site_id":"s"},"source":{"lsn":7},"op":"u"}"#;
+    let values = [
+        format!(r#"{{"schema":{{"a":1}},"payload":{row}}}"#),
+        format!(r#"{{"schema":{{"a":1}},"payload":{}}}"#, row.replace('7', "8")),
+        format!(r#" {{"schema":{{"a":1}}, "payload": {row} }} "#),
+        format!(r#"{{"payload":{row},"schema":{{"a":1}}}}"#),
+        format!(r#"{{"schema":{{"b":1}},"payload":{row}}}"#),
+        format!(r#"{{"schema":{{"a":1}},"payload":{row},"payload":null}}"#),
+        format!(r#"{{"schema":{{"a":1}},"payload":{row},"more":{{}}}}"#),
+        format!(r#"{{"schema":{{"a":1}},"payload":{{"schema":{{"a":1}},"payload":{row}}}}}"#),
+        format!(r#"{{"schema":{{"a":1}},"payload":{row}"#),
+        format!(r#"{{"schema":{{"a":1}},"payload":{row}}}}}"#),
+        r#"{"schema":{"a":1},"payload":null}"#.to_owned(),
+        r#"{"schema":{"a":1},"payload":}"#.to_owned(),
+        r#"{"schema":{"a":1},"payload":7}"#.to_owned(),
+        r#"{"schema":{"a":1},"payload":{"site_id":"s"}}"#.to_owned(),
+        row.to_owned(),
+    ];
+    let says =
+        |value: &str, head: &mut SchemaHead| format!("{:?}", Envelope::read(Some(value.as_bytes()), &NONE, head));
+    for first in &values {
+        for second in &values {
+            let mut head = SchemaHead::default();
+            says(first, &mut head);
+            assert_eq!(says(second, &mut head), says(second, &mut SchemaHead::default()), "{second} behind {first}");
+        }
+    }
+}
+
+#[test]
+fn a_schema_is_read_once() {
+    let mut head = SchemaHead::default();
+    let value = r#"{"schema":{"a":1},"payload":{"site_id":"s"}}"#;
+    Envelope::read(Some(value.as_bytes()), &NONE, &mut head).expect("readable");
+    assert_eq!(head.payload_of(value), Some(r#"{"site_id":"s"}"#));
 }

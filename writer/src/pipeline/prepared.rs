@@ -36,7 +36,7 @@ pub(super) struct Decoded {
 
 impl Prepared {
     /// Decodes every record.
-    pub(super) fn new(batch: Batch, decode: impl Fn(&Batch, usize) -> Result<Option<Event>, Rejection>) -> Self {
+    pub(super) fn new(batch: Batch, mut decode: impl FnMut(&Batch, usize) -> Result<Option<Event>, Rejection>) -> Self {
         let decoded = batch.records.iter().enumerate().map(|(index, record)| Decoded {
             partition: record.partition,
             offset: record.offset,

@@ -79,15 +79,24 @@ impl Primary {
 
     /// Connects to the host that takes writes. An error names what each host said.
     pub async fn connect(&self) -> Result<PgConnection, StoreError> {
+        self.connect_where(true).await
+    }
+
+    /// Connects to the first host that answers, a replica or the primary.
+    pub async fn connect_for_reading(&self) -> Result<PgConnection, StoreError> {
+        self.connect_where(false).await
+    }
+
+    async fn connect_where(&self, takes_writes: bool) -> Result<PgConnection, StoreError> {
         let (first, count) = (self.last.load(Ordering::Relaxed), self.hosts.len());
         let mut refusals = Vec::with_capacity(count);
         for index in (first..first + count).map(|index| index % count) {
             let host = &self.hosts[index];
-            let attempt = tokio::time::timeout(HOST_MAX, connect(host)).await;
+            let attempt = tokio::time::timeout(HOST_MAX, connect(host, takes_writes)).await;
             match attempt.unwrap_or(Err(StoreError::TimedOut(HOST_MAX))) {
                 Ok(connection) => {
                     if self.last.swap(index, Ordering::Relaxed) != index {
-                        tracing::info!(host = place(host), "another host is the primary now");
+                        tracing::info!(host = place(host), takes_writes, "another host answers now");
                     }
                     return Ok(connection);
                 }
@@ -110,8 +119,11 @@ impl fmt::Debug for Primary {
     }
 }
 
-async fn connect(host: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+async fn connect(host: &PgConnectOptions, takes_writes: bool) -> Result<PgConnection, StoreError> {
     let mut connection = PgConnection::connect_with(host).await?;
+    if !takes_writes {
+        return Ok(connection);
+    }
     // On for a replica, for a server with `default_transaction_read_only`, and for a login with it.
     let read_only = "select current_setting('transaction_read_only')::boolean";
     match sqlx::query_scalar(read_only).fetch_one(&mut connection).await? {

@@ -6,7 +6,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use shared::{envelope::Headers, ids::SiteId};
+use shared::{
+    envelope::{Headers, SchemaHead},
+    ids::SiteId,
+};
 
 use super::source::SourceRow;
 use crate::{
@@ -87,7 +90,7 @@ pub fn project(row: &SourceRow, key: &str, projection: &Projection, limits: Limi
     record_key.push(b'}');
     let value = format!("{{\"before\":null,\"after\":{},\"source\":{{}},\"op\":\"r\"}}", row.row);
     let record = Raw { key: Some(&record_key), value: Some(value.as_bytes()), headers: NoHeaders };
-    match decode(&record, projection, limits) {
+    match decode(&record, projection, limits, &mut SchemaHead::default()) {
         Ok(Some(Event { kind: Kind::Write { apps: Told::Value(apps), version, .. }, .. })) => {
             Said::Site(apps, if let Told::Value(version) = version { version } else { None })
         }

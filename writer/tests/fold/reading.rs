@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use shared::envelope::SchemaHead;
 use writer::{
     apps::InstalledApps,
     decode::{Event, Kind, Limits, Raw, Told, decode},
@@ -137,11 +138,11 @@ impl<'t> Reader<'t, '_> {
 
     /// Applies a batch, or loses it; gives whether it was lost.
     fn apply(&mut self, batch: &Batch<'t>) -> Result<bool, String> {
-        let mut events = Vec::new();
+        let (mut events, mut head) = (Vec::new(), SchemaHead::default());
         for (partition, record) in batch {
             let raw = Raw { key: Some(&record.key), value: record.value.as_deref(), headers: &record.headers };
-            let event =
-                decode(&raw, &self.projection, LIMITS).map_err(|rejection| format!("{rejection} in {record:?}"))?;
+            let event = decode(&raw, &self.projection, LIMITS, &mut head)
+                .map_err(|rejection| format!("{rejection} in {record:?}"))?;
             events.push((*partition, record.offset, event.map(|event| self.spoil(event))));
         }
         let mut sites = Sites::new();
