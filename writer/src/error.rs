@@ -22,6 +22,10 @@ pub enum StoreError {
     /// Another writer has taken partitions of this batch, or their positions were moved.
     #[error("the claim on partitions {0:?} is over")]
     ClaimsOver(Vec<i32>),
+    /// A site of this batch was written by another transaction after the batch had read it; it is read again. Keys that move to
+    /// another partition are in the hands of two lanes, or writers, for a while.
+    #[error("another transaction has written a site of this batch meanwhile")]
+    WrittenMeanwhile,
     /// The database holds no generation that could be fed.
     #[error("the database has no {0}; run `writer migrate`")]
     NotMigrated(&'static str),
@@ -67,6 +71,7 @@ impl StoreError {
             | Self::TimedOut(_)
             | Self::ReadOnly
             | Self::NoPrimary(_)
+            | Self::WrittenMeanwhile
             | Self::NotMigrated(_)
             | Self::NoGeneration(_)
             | Self::Document { .. } => Disposition::Retry,

@@ -215,6 +215,10 @@ impl Lane {
                     self.stored(stored).await;
                 }
                 Ok(Attempt::Undelivered(found)) => self.deliver(&prepared, found, &mut unwritable).await,
+                // Whoever wrote it has committed, so this ends.
+                Err(error @ StoreError::WrittenMeanwhile) => {
+                    tracing::debug!(lane = self.number, %error, "reading again")
+                }
                 Err(error) => match error.disposition() {
                     Disposition::LetGo => self.let_go(&error, prepared.parts()),
                     Disposition::Reject if self.narrow(&error, &mut prepared) => {}

@@ -161,13 +161,17 @@ impl Store {
     /// the caller gives up the connection by [`Store::disconnect`].
     pub async fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
         let (topic, owner) = (Arc::clone(&self.topic), Arc::clone(&self.owner));
-        Ok(Transaction { inner: self.connect().await?.begin().await?, topic, owner })
+        Ok(Transaction { inner: self.connect().await?.begin().await?, read: RowVersions::new(), topic, owner })
     }
 }
+
+/// Of each row of `site_apps` that a transaction has read, the transaction that wrote it (`xmin`).
+type RowVersions = HashMap<SiteId, String>;
 
 /// An open transaction of a [`Store`].
 pub struct Transaction<'c> {
     inner: sqlx::Transaction<'c, sqlx::Postgres>,
+    read: RowVersions,
     topic: Arc<str>,
     owner: Arc<str>,
 }
@@ -181,7 +185,7 @@ impl Transaction<'_> {
 
     /// What the view holds for these keys, without documents.
     pub async fn sites(&mut self, site_ids: &[&str]) -> Result<HashMap<SiteId, Site>, StoreError> {
-        read::sites(&mut self.inner, site_ids).await
+        read::sites(&mut self.inner, site_ids, &mut self.read).await
     }
 
     /// The stored documents of these keys, read back.
@@ -189,9 +193,10 @@ impl Transaction<'_> {
         read::documents(&mut self.inner, site_ids).await
     }
 
-    /// Writes the rows of a plan.
+    /// Writes the rows of a plan, whose sites have been read by [`Self::sites`]. Errors with [`StoreError::WrittenMeanwhile`] when
+    /// another transaction has written one since.
     pub async fn write(&mut self, plan: &Plan) -> Result<(), StoreError> {
-        write::plan(&mut self.inner, plan).await
+        write::plan(&mut self.inner, plan, &self.read).await
     }
 
     /// Moves the positions. Errors with [`StoreError::ClaimsOver`] when a claim is no longer this writer's.

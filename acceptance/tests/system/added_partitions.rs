@@ -143,3 +143,28 @@ async fn a_move_that_changes_nothing_still_guards_against_the_old_partition() ->
     })
     .await
 }
+
+/// Between the read of a site and its write another transaction may write it, as the lane of its other partition does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_transaction_wrote_meanwhile_is_read_again() -> Result<()> {
+    scenario(&servers()?, BEFORE, async |system| {
+        let first = row(0, "site-a", 1, 1, "app-a");
+        system.topic().produce(std::slice::from_ref(&first))?;
+        let _writer = system.writer(&[])?;
+        system.drained().await?;
+
+        let (mut other, primary) = (system.primary().await?, system.primary().await?);
+        let transaction = other.transaction().await?;
+        let newer = "update view_g1.site_apps set source_position = 'lsn/100' where site_id = 'site-a'";
+        ensure!(transaction.execute(newer, &[]).await? == 1, "the site is there");
+        system.topic().produce(&[row(0, "site-a", 50, 2, "app-b")])?;
+        let waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        let waits = async || (!primary.query(waiting, &[]).await.ok()?.is_empty()).then_some(());
+        eventually("the writer has read the site and waits to write it", NOTICED_MAX, waits).await?;
+        transaction.commit().await?;
+
+        system.drained().await?;
+        equals(system, &Model::of(&[first])).await
+    })
+    .await
+}

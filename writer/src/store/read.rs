@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use shared::{envelope::SourcePosition, ids::SiteId};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
+use super::RowVersions;
 use crate::{
     apps::{InstalledApps, hash_of_etag},
     batch::Tenure,
@@ -19,7 +20,7 @@ const LOCK_POSITIONS: &str = r#"
 
 const SITES: &str = r#"
     select site_id, version, partition, "offset", etag, source_position, source_epoch, last_delete_partition,
-           deleted_at is null as alive, document is not null as told
+           deleted_at is null as alive, document is not null as told, xmin::text as row_version
     from site_apps where site_id = any($1)"#;
 
 const DOCUMENTS: &str = "select site_id, document from site_apps where site_id = any($1) and document is not null";
@@ -52,9 +53,16 @@ pub(super) async fn lock_positions(
 pub(super) async fn sites(
     connection: &mut PgConnection,
     site_ids: &[&str],
+    read: &mut RowVersions,
 ) -> Result<HashMap<SiteId, Site>, StoreError> {
     let rows = sqlx::query(SITES).bind(site_ids).fetch_all(connection).await?;
-    rows.iter().map(|row| site(row).map_err(StoreError::from)).collect()
+    let mut sites = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let (site_id, site) = site(row)?;
+        read.insert(site_id.clone(), row.try_get("row_version")?);
+        sites.insert(site_id, site);
+    }
+    Ok(sites)
 }
 
 fn site(row: &PgRow) -> Result<(SiteId, Site), sqlx::Error> {

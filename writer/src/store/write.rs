@@ -2,33 +2,38 @@
 
 use sqlx::PgConnection;
 
-use super::NextPosition;
+use super::{NextPosition, RowVersions};
 use crate::{
     error::StoreError,
     plan::{ChangeRow, Membership, Plan, SiteRow},
 };
 
-/// `document` null (and `etag` empty) leaves what is stored. Postgres checks the constraints of the row that is proposed before it
-/// finds the stored one, so a site that goes on with its document has that proposed; there is none when its marker was swept.
-const SITE_APPS: &str = r#"
-    insert into site_apps as s (site_id, version, partition, "offset", document, etag, source_position, source_epoch,
-                                last_delete_partition, deleted_at)
-    select u.site_id, u.version, u.partition, u."offset",
-           case when u.alive and u.document is null then (select o.document from site_apps o where o.site_id = u.site_id)
-                else u.document end,
-           coalesce(u.etag, ''), u.source_position, u.source_epoch, u.last_delete_partition,
-           case when u.alive then null else now() end
+/// Rows that were read, unless another transaction has written them since: two lanes or writers hold one site at once while its
+/// key moves between partitions. `document` and `etag` null leave what is stored.
+const SITES_READ: &str = r#"
+    update site_apps s set
+        version = u.version, partition = u.partition, "offset" = u."offset",
+        document = coalesce(u.document, s.document), etag = coalesce(u.etag, s.etag),
+        source_position = u.source_position, source_epoch = u.source_epoch,
+        last_delete_partition = u.last_delete_partition, written_at = now(),
+        deleted_at = case when u.alive then null else coalesce(s.deleted_at, now()) end
+    from unnest($1::text[], $2::bigint[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::int[],
+                $9::int[], $10::bool[], $11::text[])
+      as u (site_id, version, partition, "offset", document, etag, source_position, source_epoch,
+            last_delete_partition, alive, row_version)
+    where s.site_id = u.site_id and s.xmin = u.row_version::xid"#;
+
+/// Rows that were not there, unless another transaction has made them since.
+const SITES_NEW: &str = r#"
+    insert into site_apps (site_id, version, partition, "offset", document, etag, source_position, source_epoch,
+                           last_delete_partition, deleted_at)
+    select u.site_id, u.version, u.partition, u."offset", u.document, coalesce(u.etag, ''), u.source_position,
+           u.source_epoch, u.last_delete_partition, case when u.alive then null else now() end
     from unnest($1::text[], $2::bigint[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::int[],
                 $9::int[], $10::bool[])
       as u (site_id, version, partition, "offset", document, etag, source_position, source_epoch,
             last_delete_partition, alive)
-    on conflict (site_id) do update set
-        version = excluded.version, partition = excluded.partition, "offset" = excluded."offset",
-        document = case when excluded.etag = '' then s.document else excluded.document end,
-        etag = case when excluded.etag = '' then s.etag else excluded.etag end,
-        source_position = excluded.source_position, source_epoch = excluded.source_epoch,
-        last_delete_partition = excluded.last_delete_partition, written_at = now(),
-        deleted_at = case when excluded.deleted_at is null then null else coalesce(s.deleted_at, excluded.deleted_at) end"#;
+    on conflict (site_id) do nothing"#;
 
 const REMOVE_MEMBERSHIPS: &str = r#"
     delete from app_site a using unnest($1::text[], $2::text[], $3::text[]) as u (app_id, site_id, instance_id)
@@ -57,8 +62,8 @@ const POSITION: &str = r#"
       as u (partition, epoch, next_offset, as_of, blocked_offset, blocked_state, blocked_reason)
     where p.topic = $1 and p.partition = u.partition and p.epoch = u.epoch"#;
 
-pub(super) async fn plan(connection: &mut PgConnection, plan: &Plan) -> Result<(), StoreError> {
-    sites(connection, &plan.sites).await?;
+pub(super) async fn plan(connection: &mut PgConnection, plan: &Plan, read: &RowVersions) -> Result<(), StoreError> {
+    sites(connection, &plan.sites, read).await?;
     memberships(connection, REMOVE_MEMBERSHIPS, plan.memberships_removed.iter()).await?;
     memberships(connection, ADD_MEMBERSHIPS, plan.memberships_added.iter()).await?;
     if !plan.counts.is_empty() {
@@ -70,25 +75,38 @@ pub(super) async fn plan(connection: &mut PgConnection, plan: &Plan) -> Result<(
     changes(connection, &plan.changes).await
 }
 
-async fn sites(connection: &mut PgConnection, rows: &[SiteRow]) -> Result<(), StoreError> {
-    if rows.is_empty() {
-        return Ok(());
+async fn sites(connection: &mut PgConnection, rows: &[SiteRow], read: &RowVersions) -> Result<(), StoreError> {
+    let (known, new): (Vec<&SiteRow>, Vec<&SiteRow>) = rows.iter().partition(|row| read.contains_key(&row.site_id));
+    let mut written = 0;
+    if !known.is_empty() {
+        let versions: Vec<&str> = known.iter().map(|row| read[&row.site_id].as_str()).collect();
+        written +=
+            bind(sqlx::query(SITES_READ), &known).bind(versions).execute(&mut *connection).await?.rows_affected();
     }
-    let column = |row: &SiteRow| row.site.source_position.map(|position| position.to_string());
-    sqlx::query(SITE_APPS)
+    if !new.is_empty() {
+        written += bind(sqlx::query(SITES_NEW), &new).execute(&mut *connection).await?.rows_affected();
+    }
+    match written == rows.len() as u64 {
+        true => Ok(()),
+        false => Err(StoreError::WrittenMeanwhile),
+    }
+}
+
+type Bound<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+fn bind<'q>(query: Bound<'q>, rows: &[&'q SiteRow]) -> Bound<'q> {
+    let source_position = |row: &&SiteRow| row.site.source_position.map(|position| position.to_string());
+    query
         .bind(rows.iter().map(|row| row.site_id.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.site.version).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.site.partition).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.site.offset).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.document.as_ref().map(|(document, _)| document.as_str())).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.document.as_ref().map(|(_, etag)| etag.as_str())).collect::<Vec<_>>())
-        .bind(rows.iter().map(column).collect::<Vec<_>>())
+        .bind(rows.iter().map(source_position).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.site.source_epoch).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.site.last_delete_partition).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.site.alive).collect::<Vec<_>>())
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 async fn memberships<'m>(
