@@ -1,4 +1,5 @@
-//! What a batch writes: one statement per table, rows sorted by key, parameters as arrays (bound in binary form).
+//! What a batch writes: one statement per table (for sites two: rows that were read, and new ones), sorted by key, parameters as arrays
+//! (bound in binary form).
 
 use sqlx::PgConnection;
 
