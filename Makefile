@@ -20,7 +20,7 @@ test: install ## every check and test: format, lints, docs, unit, property, inte
 	# With all targets, or the tests' own features would have half of the workspace compiled a second time.
 	$(CARGO) build --release --workspace --all-targets --locked
 	deploy/check/run.sh $(dir $(DEVSTACK))
-	$(CARGO) test --release --workspace --locked
+	$(CARGO) test --release --workspace --locked --no-fail-fast
 
 torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer
 	$(dir $(DEVSTACK))torture "$(SEED)" "$(MINUTES)"
