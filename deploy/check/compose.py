@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jsonschema
 import yaml
-from services import ROOT, SERVICES, ports, variables, wrong_command
+from services import ROOT, SERVICES, ports, refused, variables, wrong_command
 
 COMPOSE = ROOT / "docker-compose.yml"
 
@@ -25,6 +25,8 @@ def main(binaries: str) -> list[str]:
         program = service["image"].split(":")[0].removeprefix("siteview/")
         if program in SERVICES:
             errors += [f"{name}: {error}" for error in told(binaries, program, service)]
+            wrong = refused(binaries, program, service.get("command", []), here(compose, service.get("environment", {})))
+            errors += [f"{name}: {wrong}"] if wrong else []
     return errors
 
 
@@ -46,10 +48,18 @@ def wiring(compose: dict, service: dict) -> list[str]:
         source = volume.split(":")[0]
         if not (ROOT / source).exists() if source.startswith(".") else source not in compose["volumes"]:
             errors.append(f"volume {source} is not there")
+    errors += [f"{published} is published to more than this machine" for published in service.get("ports", [])
+               if not published.startswith("127.0.0.1:")]
     image, _, tag = service["image"].rpartition(":")
     if not image or tag in ("", "latest") or not any(character.isdigit() for character in tag):
         errors.append(f"image {service['image']} is not pinned")
     return errors
+
+
+def here(compose: dict, environment: dict) -> dict[str, str]:
+    """The environment of a service, its secrets where they lie outside of the container."""
+    files = {f"/run/secrets/{name}": str(ROOT / secret["file"]) for name, secret in compose["secrets"].items()}
+    return {name: files.get(value, value) for name, value in environment.items()}
 
 
 def told(binaries: str, program: str, service: dict) -> list[str]:

@@ -28,7 +28,7 @@ def variables(binaries: str, service: str) -> set[str]:
 
 def ports(binaries: str, service: str) -> set[int]:
     """The ports that it listens on by default."""
-    return {int(port) for port in re.findall(r"\[default: 0\.0\.0\.0:(\d+)\]", help_of(binaries, service))}
+    return {int(port) for port in re.findall(r"\[default: (?:0\.0\.0\.0|127\.0\.0\.1):(\d+)\]", help_of(binaries, service))}
 
 
 def flags(binaries: str, *command: str) -> set[str]:
@@ -43,6 +43,13 @@ def verbs(binaries: str, *command: str) -> set[str]:
         return set()
     listed = text.split("Commands:", 1)[1].split("\n\n", 1)[0]
     return set(re.findall(r"^  ([a-z][a-z-]*)", listed, re.MULTILINE)) - {"help"}
+
+
+def refused(binaries: str, program: str, arguments: list[str], environment: dict[str, str]) -> str | None:
+    """What a service says against a configuration that it does not take; None when it would start with it."""
+    command = [Path(binaries) / program, *arguments, "--print-config"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return None if done.returncode == 0 else f"{program} refuses it: {done.stderr.strip().splitlines()[0]}"
 
 
 def wrong_command(binaries: str, program: str, arguments: list[str]) -> str | None:
