@@ -7,6 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("writer", "reader", "console")
+# Files of secrets that a service takes, and the demo's with the same form.
+SECRETS = {"DATABASE_URL_FILE": "writer_url.txt", "READER_DATABASE_URLS_FILE": "reader_urls.txt", "CONSOLE_TOKENS_FILE": "console_tokens.toml"}
 # Variables that any program of this kind knows.
 COMMON = {"RUST_BACKTRACE"}
 
