@@ -57,13 +57,15 @@ def refused(binaries: str, program: str, arguments: list[str], environment: dict
 def wrong_command(binaries: str, program: str, arguments: list[str]) -> str | None:
     """Why a service would refuse these arguments for their names; None when it knows verbs and flags."""
     command = [program]
-    for argument in arguments:
+    for place, argument in enumerate(arguments):
         name = argument.split("=", 1)[0]
         if not argument.startswith("-"):
-            if argument in verbs(binaries, *command):
+            known = verbs(binaries, *command)
+            if argument in known:
                 command.append(argument)
-            elif len(command) == 1 and argument == arguments[0]:
-                return f"{program} has no verb {argument}"
+            # Right behind a verb that has verbs of its own; elsewhere it is some flag's value.
+            elif place == len(command) - 1 and known:
+                return f"{' '.join(command)} has no verb {argument}"
         elif name not in flags(binaries, *command):
             return f"{' '.join(command)} has no flag {name}"
     return None
