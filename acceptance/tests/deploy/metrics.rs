@@ -36,7 +36,8 @@ async fn every_metric_of_a_dashboard_or_an_alert_has_a_series() -> Result<()> {
     ensure!(names.len() > 30, "only {} metrics are named; the files were misread", names.len());
     ask_everything(&endpoints).await?;
     let absent_jobs = absent_exporters(&prometheus).await?;
-    let declared = MEASURED.iter().map(|part| declared_in(&root().join(part).join("src"))).collect::<Result<String>>()?;
+    let declared =
+        MEASURED.iter().map(|part| declared_in(&root().join(part).join("src"))).collect::<Result<String>>()?;
     for name in &names {
         if let Some((_, why)) = LATER.iter().find(|(later, _)| name.starts_with(later)) {
             ensure!(declared.contains(&format!("\"{}\"", family(name))), "{name} is nobody's metric");
@@ -104,7 +105,7 @@ fn declared_in(folder: &Path) -> Result<String> {
 
 /// The metric of a series: those of a histogram have endings.
 fn family(name: &str) -> &str {
-    ["_bucket", "_sum", "_count"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
+    ["_bucket", "_sum", "_count"].into_iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
 }
 
 fn dashboards() -> Result<BTreeSet<String>> {
