@@ -12,7 +12,7 @@ use reqwest::Client;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{NOTICED_MAX, PARTITIONS, drained_history, servers};
 
@@ -100,13 +100,10 @@ async fn what_cannot_be_served_is_refused_at_once_and_memory_stays_flat() -> Res
 
         // The replica is silent: what is asked stays in hand.
         proxy.silence(true);
-        let hanging: Vec<_> = (0..8).map(|_| tokio::spawn(reqwest::get(path.clone()))).collect();
+        let mut hanging: JoinSet<_> = (0..9).map(|_| reqwest::get(path.clone())).collect();
+        let one_too_many = tokio::time::timeout(NOTICED_MAX, hanging.join_next()).await.context("none is refused")?;
+        ensure!(one_too_many.context("nine were asked")???.status() == 503, "eight are in hand, and no more");
         let http = Client::new();
-        let refused = async || {
-            let asked = http.get(&path).timeout(UNAFFECTED_MAX).send();
-            Some(asked.await.ok()?.status() == 503).filter(|refused| *refused)
-        };
-        eventually("as many are in hand as may be", NOTICED_MAX, refused).await?;
         let before = rss_bytes(&reader)?;
         for number in 0..3_000 {
             let asked_at = Instant::now();
@@ -121,8 +118,8 @@ async fn what_cannot_be_served_is_refused_at_once_and_memory_stays_flat() -> Res
         ensure!(more < 16 << 20, "refusals cost {more} bytes of memory");
         ensure!(reader.metric_sum("reader_shed_total", &[]).await? >= 3_000.0, "they are counted");
         proxy.heal();
-        for answer in hanging {
-            ensure!(answer.await??.status() == 200, "what was in hand is answered");
+        while let Some(answer) = hanging.join_next().await {
+            ensure!(answer??.status() == 200, "what was in hand is answered");
         }
         ensure!(reqwest::get(&path).await?.status() == 200, "and then all is as before");
         Ok(())

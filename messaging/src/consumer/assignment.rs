@@ -71,7 +71,7 @@ impl<H: RecordHandler> Loop<H> {
         let over: Vec<Leaving> = self.leaving.extract_if(.., is_over).collect();
         for leaving in over {
             // The client sends the commit before it tells the group.
-            self.commit(CommitMode::Async);
+            drop(self.commit(CommitMode::Async));
             leaving.partitions.iter().for_each(|of| self.forget(of));
             if let Err(error) = give_back(&*consumer, &leaving.partitions) {
                 tracing::error!(error = %error, "partitions could not be given back");
@@ -157,7 +157,7 @@ impl<H: RecordHandler> Loop<H> {
     /// The client has found a partition's next offset outside the log, and does not say which: those with nothing in hand are
     /// claimed anew, which tells.
     pub(super) fn claim_idle_anew(&mut self) {
-        self.commit(CommitMode::Async);
+        drop(self.commit(CommitMode::Async));
         let idle = |held: &Held| held.partition.is_idle() && !held.leaving;
         let idle: Vec<_> = self.held.iter().filter(|(_, held)| idle(held)).map(|(of, _)| of.clone()).collect();
         tracing::error!(partitions = ?idle, "an offset lies outside the log; these are looked at again");

@@ -206,7 +206,7 @@ impl<H: RecordHandler> Loop<H> {
                         self.polled(message)?;
                     }
                 }
-                _ = commits.tick() => self.commit(CommitMode::Async),
+                _ = commits.tick() => drop(self.commit(CommitMode::Async)),
                 () = tokio::time::sleep_until(wake_at) => {}
             }
         }
@@ -251,7 +251,7 @@ impl<H: RecordHandler> Loop<H> {
         Ok(())
     }
 
-    fn accept(&mut self, message: &BorrowedMessage<'_>) {
+    pub(super) fn accept(&mut self, message: &BorrowedMessage<'_>) {
         let Some((topic, source)) = self.sources.get_key_value(message.topic()) else { return };
         let of = (Arc::clone(topic), message.partition());
         let Some(held) = self.held.get_mut(&of) else { return };
@@ -316,7 +316,7 @@ impl<H: RecordHandler> Loop<H> {
         self.settle(running, done);
     }
 
-    fn pause_and_resume(&mut self) {
+    pub(super) fn pause_and_resume(&mut self) {
         let (marks, parked_max) = (self.config.watermarks, self.config.parked_max);
         for (of, held) in &mut self.held {
             let (load, parked) = (held.partition.load(), held.partition.parked());
@@ -359,13 +359,15 @@ impl<H: RecordHandler> Loop<H> {
         }
         self.tasks.shutdown().await;
         self.claims.shutdown().await;
+        let Ok(this) = self.commit_last(deadline).await else {
+            return tracing::error!("the last commit has failed");
+        };
         let left = tokio::task::spawn_blocking(move || {
-            self.commit(CommitMode::Sync);
-            if let Err(error) = self.writer.flush() {
+            if let Err(error) = this.writer.flush() {
                 tracing::warn!(error = %error, "what holds partitions is not all written down");
             }
             // The client leaves the group when it is dropped, and waits for that.
-            drop(self);
+            drop(this);
         });
         if left.await.is_err() {
             tracing::error!("leaving the group has failed");
