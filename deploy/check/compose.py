@@ -20,6 +20,7 @@ def main(binaries: str) -> list[str]:
     schema = json.loads((Path(__file__).parent / "schemas/compose.json").read_text())
     errors = [f"{error.json_path}: {error.message}" for error in jsonschema.Draft7Validator(schema).iter_errors(compose)]
     errors += build_context()
+    errors += watched(compose)
     for name, service in compose["services"].items():
         errors += [f"{name}: {error}" for error in wiring(compose, service)]
         program = service["image"].split(":")[0].removeprefix("siteview/")
@@ -35,6 +36,17 @@ def build_context() -> list[str]:
     sent = (ROOT / ".dockerignore").read_text().splitlines()
     members = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
     return [f".dockerignore keeps {member}/Cargo.toml out" for member in members if not {f"!{member}", f"!{member}/Cargo.toml"} & set(sent)]
+
+
+def watched(compose: dict) -> list[str]:
+    """Services that Prometheus is not told of, targets that are none, files of targets without a job."""
+    files = {path.stem: json.loads(path.read_text()) for path in (ROOT / "deploy/compose/targets").glob("*.json")}
+    jobs = {job["job_name"] for job in yaml.safe_load((ROOT / "deploy/observe/prometheus.yml").read_text())["scrape_configs"]}
+    hosts = {target.split(":")[0] for groups in files.values() for group in groups for target in group["targets"]}
+    own = {name for name, service in compose["services"].items() if service["image"].startswith("siteview/") and service["restart"] != "no"}
+    errors = [f"{name} is scraped by nobody" for name in sorted(own - hosts)]
+    errors += [f"{host} is scraped and not there" for host in sorted(hosts - compose["services"].keys())]
+    return errors + [f"job {job} has no targets, or they no job" for job in sorted(jobs ^ files.keys())]
 
 
 def wiring(compose: dict, service: dict) -> list[str]:
