@@ -4,6 +4,7 @@ usage: compose.py FOLDER_OF_THE_BINARIES
 """
 
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -32,10 +33,16 @@ def main(binaries: str) -> list[str]:
 
 
 def build_context() -> list[str]:
-    """Members of the workspace that a build of the images would not find."""
+    """What a build of the images would not find, or find twice."""
     sent = (ROOT / ".dockerignore").read_text().splitlines()
     members = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
-    return [f".dockerignore keeps {member}/Cargo.toml out" for member in members if not {f"!{member}", f"!{member}/Cargo.toml"} & set(sent)]
+    errors = [f".dockerignore keeps {member}/Cargo.toml out" for member in members if not {f"!{member}", f"!{member}/Cargo.toml"} & set(sent)]
+    names = [package["name"] for package in tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]]
+    asked = re.findall(r"-p ([\w+:/.-]+)", (ROOT / "deploy/Dockerfile").read_text())
+    errors += [f"deploy/Dockerfile: -p {name} names {names.count(name)} packages" for name in asked if ":" not in name and names.count(name) != 1]
+    built = {name.rsplit("/", 1)[-1] for name in asked}
+    errors += [] if built == set(SERVICES) else [f"deploy/Dockerfile builds {sorted(built)}"]
+    return errors
 
 
 def watched(compose: dict) -> list[str]:
