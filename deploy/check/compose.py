@@ -4,13 +4,14 @@ usage: compose.py FOLDER_OF_THE_BINARIES
 """
 
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
 
 import jsonschema
 import yaml
-from services import ROOT, SERVICES, ports, variables, wrong_command
+from services import ROOT, SERVICES, ports, refused, variables, wrong_command
 
 COMPOSE = ROOT / "docker-compose.yml"
 
@@ -20,19 +21,39 @@ def main(binaries: str) -> list[str]:
     schema = json.loads((Path(__file__).parent / "schemas/compose.json").read_text())
     errors = [f"{error.json_path}: {error.message}" for error in jsonschema.Draft7Validator(schema).iter_errors(compose)]
     errors += build_context()
+    errors += watched(compose)
     for name, service in compose["services"].items():
         errors += [f"{name}: {error}" for error in wiring(compose, service)]
         program = service["image"].split(":")[0].removeprefix("siteview/")
         if program in SERVICES:
             errors += [f"{name}: {error}" for error in told(binaries, program, service)]
+            wrong = refused(binaries, program, service.get("command", []), here(compose, service.get("environment", {})))
+            errors += [f"{name}: {wrong}"] if wrong else []
     return errors
 
 
 def build_context() -> list[str]:
-    """Members of the workspace that a build of the images would not find."""
+    """What a build of the images would not find, or find twice."""
     sent = (ROOT / ".dockerignore").read_text().splitlines()
     members = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
-    return [f".dockerignore keeps {member}/Cargo.toml out" for member in members if not {f"!{member}", f"!{member}/Cargo.toml"} & set(sent)]
+    errors = [f".dockerignore keeps {member}/Cargo.toml out" for member in members if not {f"!{member}", f"!{member}/Cargo.toml"} & set(sent)]
+    names = [package["name"] for package in tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]]
+    asked = re.findall(r"-p ([\w+:/.-]+)", (ROOT / "deploy/Dockerfile").read_text())
+    errors += [f"deploy/Dockerfile: -p {name} names {names.count(name)} packages" for name in asked if ":" not in name and names.count(name) != 1]
+    built = {name.rsplit("/", 1)[-1] for name in asked}
+    errors += [] if built == set(SERVICES) else [f"deploy/Dockerfile builds {sorted(built)}"]
+    return errors
+
+
+def watched(compose: dict) -> list[str]:
+    """Services that Prometheus is not told of, targets that are none, files of targets without a job."""
+    files = {path.stem: json.loads(path.read_text()) for path in (ROOT / "deploy/compose/targets").glob("*.json")}
+    jobs = {job["job_name"] for job in yaml.safe_load((ROOT / "deploy/observe/prometheus.yml").read_text())["scrape_configs"]}
+    hosts = {target.split(":")[0] for groups in files.values() for group in groups for target in group["targets"]}
+    own = {name for name, service in compose["services"].items() if service["image"].startswith("siteview/") and service["restart"] != "no"}
+    errors = [f"{name} is scraped by nobody" for name in sorted(own - hosts)]
+    errors += [f"{host} is scraped and not there" for host in sorted(hosts - compose["services"].keys())]
+    return errors + [f"job {job} has no targets, or they no job" for job in sorted(jobs ^ files.keys())]
 
 
 def wiring(compose: dict, service: dict) -> list[str]:
@@ -46,10 +67,18 @@ def wiring(compose: dict, service: dict) -> list[str]:
         source = volume.split(":")[0]
         if not (ROOT / source).exists() if source.startswith(".") else source not in compose["volumes"]:
             errors.append(f"volume {source} is not there")
+    errors += [f"{published} is published to more than this machine" for published in service.get("ports", [])
+               if not published.startswith("127.0.0.1:")]
     image, _, tag = service["image"].rpartition(":")
     if not image or tag in ("", "latest") or not any(character.isdigit() for character in tag):
         errors.append(f"image {service['image']} is not pinned")
     return errors
+
+
+def here(compose: dict, environment: dict) -> dict[str, str]:
+    """The environment of a service, its secrets where they lie outside of the container."""
+    files = {f"/run/secrets/{name}": str(ROOT / secret["file"]) for name, secret in compose["secrets"].items()}
+    return {name: files.get(value, value) for name, value in environment.items()}
 
 
 def told(binaries: str, program: str, service: dict) -> list[str]:

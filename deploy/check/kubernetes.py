@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import kubernetes_validate
 import yaml
-from services import ROOT, ports, variables, wrong_command
+from services import ROOT, SECRETS, ports, refused, variables, wrong_command
 
 # The oldest that knows everything used (preStop sleep is on by default from 1.30), and the newest that the package has.
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
@@ -21,7 +21,7 @@ VERSIONS = ("1.30", kubernetes_validate.latest_version())
 
 def main(binaries: str, rendered: str) -> list[str]:
     objects = [o for o in yaml.safe_load_all(Path(rendered).read_text()) if o]
-    errors = []
+    errors = [*images(objects), *alone(objects)]
     for o in objects:
         name = f"{o['kind']} {o['metadata']['name']}"
         errors += [f"{name}: {error}" for error in against_schema(o)]
@@ -72,14 +72,18 @@ def strict(schema):
 
 
 def pods(binaries: str, objects: list[dict], template: dict) -> list[str]:
-    """What the container is told and does not know; what it must not be allowed."""
+    """What the container is told and does not know, or refuses; what it must not be allowed."""
     errors = []
-    settings = {o["metadata"]["name"]: set(o["data"]) for o in objects if o["kind"] == "ConfigMap"}
     for container in template["spec"]["containers"]:
         program = container["image"].split(":")[0].removeprefix("siteview/")
-        names = {variable["name"] for variable in container.get("env", [])}
-        names |= {name for source in container.get("envFrom", []) for name in settings[source["configMapRef"]["name"]]}
-        errors += [f"{program} does not read {name}" for name in names - variables(binaries, program)]
+        told = environment(objects, container)
+        errors += [f"{program} does not read {name}" for name in told.keys() - variables(binaries, program)]
+        mounted = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+        files = {name: path for name, path in told.items() if name.endswith("_FILE")}
+        errors += [f"{name}: nothing is mounted for {path}" for name, path in files.items() if str(Path(path).parent) not in mounted]
+        here = {name: str(ROOT / "deploy/compose/secrets" / SECRETS[name]) for name in files if name in SECRETS}
+        wrong = refused(binaries, program, container.get("args", []), {**told, **here})
+        errors += [wrong] if wrong else []
         errors += [f"{program} does not listen on {port['containerPort']}" for port in container.get("ports", [])
                    if port["containerPort"] not in ports(binaries, program)]
         wrong = wrong_command(binaries, program, container.get("args", []))
@@ -89,6 +93,48 @@ def pods(binaries: str, objects: list[dict], template: dict) -> list[str]:
     if not template["spec"]["securityContext"].get("runAsNonRoot"):
         errors.append("may run as root")
     return errors
+
+
+def environment(objects: list[dict], container: dict) -> dict[str, str]:
+    """The variables of a container, those of config maps included."""
+    maps = {o["metadata"]["name"]: o["data"] for o in objects if o["kind"] == "ConfigMap"}
+    told = {}
+    for source in container.get("envFrom", []):
+        told |= maps[source["configMapRef"]["name"]]
+    for variable in container.get("env", []):
+        from_map = variable.get("valueFrom", {}).get("configMapKeyRef")
+        told[variable["name"]] = maps[from_map["name"]][from_map["key"]] if from_map else variable["value"]
+    return told
+
+
+def images(objects: list[dict]) -> list[str]:
+    """Images without a version, and of different ones."""
+    used = {c["image"] for o in objects if o["kind"] in ("Deployment", "Job") for c in o["spec"]["template"]["spec"]["containers"]}
+    errors = [f"image {image} is not pinned" for image in sorted(used) if ":" not in image]
+    versions = {image.split(":")[1] for image in used if ":" in image}
+    return [*errors, f"images of versions {sorted(versions)}"] if len(versions) > 1 else errors
+
+
+def alone(objects: list[dict]) -> list[str]:
+    """Pods that no policy fences in, and services that nobody watches where services are watched."""
+    deployments = [o for o in objects if o["kind"] in ("Deployment", "Job")]
+    policies = [o["spec"] for o in objects if o["kind"] == "NetworkPolicy"]
+    fenced = [p["podSelector"] for p in policies if {"Ingress", "Egress"} <= set(p["policyTypes"])]
+    watched = [o["spec"]["selector"]["matchLabels"] for o in objects if o["kind"] == "ServiceMonitor"]
+    errors = []
+    for o in deployments:
+        name, labels = f"{o['kind']} {o['metadata']['name']}", o["spec"]["template"]["metadata"]["labels"]
+        if not any(selects(selector, labels) for selector in fenced):
+            errors.append(f"{name}: no NetworkPolicy fences it in")
+        if watched and o["kind"] == "Deployment" and not any(wanted.items() <= labels.items() for wanted in watched):
+            errors.append(f"{name}: no ServiceMonitor watches it")
+    return errors
+
+
+def selects(selector: dict, labels: dict) -> bool:
+    """Whether a selector of pods, by labels and by `In`, means these."""
+    by_expression = all(labels.get(e["key"]) in e["values"] for e in selector.get("matchExpressions", []) if e["operator"] == "In")
+    return by_expression and selector.get("matchLabels", {}).items() <= labels.items()
 
 
 def targets(objects: list[dict], o: dict) -> list[str]:

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 BINARIES=$1
-TOOLS=${CARGO_TARGET_DIR:-target}/check
+TOOLS=$(realpath -m "${CARGO_TARGET_DIR:-target}/check")
 KUSTOMIZE=sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
 mkdir -p "$TOOLS"
 
@@ -21,6 +21,7 @@ check() {
     shift
     "$TOOLS/venv/bin/python" "deploy/check/$script" "$@"
 }
+check alerts.py
 check dashboards.py
 check compose.py "$BINARIES"
 check documents.py "$BINARIES"
@@ -30,7 +31,7 @@ if command -v kustomize >/dev/null; then
     render() { kustomize build "$1"; }
 elif command -v kubectl >/dev/null; then
     render() { kubectl kustomize "$1"; }
-elif [ -x "$TOOLS/bin/kustomize" ] || { command -v go >/dev/null && GOBIN="$(pwd)/$TOOLS/bin" go install "$KUSTOMIZE"; }; then
+elif [ -x "$TOOLS/bin/kustomize" ] || { command -v go >/dev/null && GOBIN="$TOOLS/bin" go install "$KUSTOMIZE"; }; then
     render() { "$TOOLS/bin/kustomize" build "$1"; }
 else
     echo 'skipped: the Kubernetes manifests; neither kustomize nor kubectl is there, nor a Go that could build one'

@@ -7,6 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("writer", "reader", "console")
+# Files of secrets that a service takes, and the demo's with the same form.
+SECRETS = {"DATABASE_URL_FILE": "writer_url.txt", "READER_DATABASE_URLS_FILE": "reader_urls.txt", "CONSOLE_TOKENS_FILE": "console_tokens.toml"}
 # Variables that any program of this kind knows.
 COMMON = {"RUST_BACKTRACE"}
 
@@ -28,7 +30,7 @@ def variables(binaries: str, service: str) -> set[str]:
 
 def ports(binaries: str, service: str) -> set[int]:
     """The ports that it listens on by default."""
-    return {int(port) for port in re.findall(r"\[default: 0\.0\.0\.0:(\d+)\]", help_of(binaries, service))}
+    return {int(port) for port in re.findall(r"\[default: (?:0\.0\.0\.0|127\.0\.0\.1):(\d+)\]", help_of(binaries, service))}
 
 
 def flags(binaries: str, *command: str) -> set[str]:
@@ -45,16 +47,25 @@ def verbs(binaries: str, *command: str) -> set[str]:
     return set(re.findall(r"^  ([a-z][a-z-]*)", listed, re.MULTILINE)) - {"help"}
 
 
+def refused(binaries: str, program: str, arguments: list[str], environment: dict[str, str]) -> str | None:
+    """What a service says against a configuration that it does not take; None when it would start with it."""
+    command = [Path(binaries) / program, *arguments, "--print-config"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return None if done.returncode == 0 else f"{program} refuses it: {done.stderr.strip().splitlines()[0]}"
+
+
 def wrong_command(binaries: str, program: str, arguments: list[str]) -> str | None:
     """Why a service would refuse these arguments for their names; None when it knows verbs and flags."""
     command = [program]
-    for argument in arguments:
+    for place, argument in enumerate(arguments):
         name = argument.split("=", 1)[0]
         if not argument.startswith("-"):
-            if argument in verbs(binaries, *command):
+            known = verbs(binaries, *command)
+            if argument in known:
                 command.append(argument)
-            elif len(command) == 1 and argument == arguments[0]:
-                return f"{program} has no verb {argument}"
+            # Right behind a verb that has verbs of its own; elsewhere it is some flag's value.
+            elif place == len(command) - 1 and known:
+                return f"{' '.join(command)} has no verb {argument}"
         elif name not in flags(binaries, *command):
             return f"{' '.join(command)} has no flag {name}"
     return None

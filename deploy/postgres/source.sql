@@ -1,5 +1,6 @@
 -- What Debezium needs in the source's database, run by a superuser in it:
---   psql -v debezium_password=… -f deploy/postgres/source.sql
+--   psql -1 -v ON_ERROR_STOP=1 -v debezium_password=… -v verify_password=… -f deploy/postgres/source.sql
+-- The table is called public.meta_site here; another one's name stands in its place, three times.
 -- The publication is made here and not by the connector, whose login would have to own the tables for that.
 create role debezium login replication password :'debezium_password';
 grant usage on schema public to debezium;

@@ -1,5 +1,5 @@
 -- Logins of the view's cluster, run by a superuser before `writer migrate`, once:
---   psql -v migrate_password=… -v writer_password=… -v reader_password=… -v replication_password=… -f deploy/postgres/view.sql
+--   psql -v ON_ERROR_STOP=1 -v migrate_password=… -v writer_password=… -v reader_password=… -v replication_password=… -f deploy/postgres/view.sql
 -- The group roles are made here, so that the login that migrates need not be allowed to make roles.
 create role siteview_owner nologin;
 create role siteview_writer nologin;

@@ -33,6 +33,9 @@ pub struct Endpoints {
     /// The writer's admin port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writer_admin_url: Option<String>,
+    /// The admin port of `writer relay`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay_admin_url: Option<String>,
     /// The console's page and API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub console_url: Option<String>,
@@ -56,6 +59,9 @@ pub struct Pids {
     /// Every reader.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reader: Vec<i32>,
+    /// `writer relay`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay: Option<i32>,
     /// The console.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub console: Option<i32>,

@@ -1,5 +1,5 @@
 //! Starts the real parts of the system as child processes, for tests and for the demo: Kafka, the source's Postgres with
-//! Debezium, the view's Postgres with a streaming replica, writer, reader and console; Prometheus beside them on demand.
+//! Debezium, the view's Postgres with a streaming replica, writer, reader, relay and console; Prometheus beside them on demand.
 //!
 //! **Flow.** [`Options`] say what and where; `artefacts` resolves the jars once; `place` takes the state folder; `kafka`,
 //! `postgres`, `connect`, `services` and `prometheus` each know how one part is made, started and found healthy; `stack` puts them

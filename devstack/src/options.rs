@@ -24,6 +24,8 @@ pub enum Part {
     Writer,
     /// The reader; brings `postgres`.
     Reader,
+    /// `writer relay`, the change log as a topic; brings `kafka`, `postgres` and `writer`.
+    Relay,
     /// The console over it all; brings `kafka`.
     Console,
     /// Prometheus, scraping whatever else runs; no part of the system itself, so only started when named.
@@ -38,6 +40,7 @@ impl Part {
             Self::Connect => &[Self::Kafka, Self::Source],
             Self::Writer => &[Self::Kafka, Self::Postgres],
             Self::Reader => &[Self::Postgres],
+            Self::Relay => &[Self::Kafka, Self::Postgres, Self::Writer],
             Self::Console => &[Self::Kafka],
         }
     }
@@ -116,6 +119,7 @@ pub enum PortName {
     WriterAdmin,
     Reader,
     ReaderAdmin,
+    RelayAdmin,
     Console,
     ConsoleAdmin,
     Prometheus,
@@ -189,6 +193,7 @@ mod tests {
         let closure = |parts: &[Part]| Options::new(parts.iter().copied(), "/tmp").unwrap().closure();
         assert_eq!(closure(&[Part::Kafka, Part::Postgres]), [Part::Kafka, Part::Postgres].into());
         assert_eq!(closure(&[Part::Connect]), [Part::Kafka, Part::Source, Part::Connect].into());
+        assert_eq!(closure(&[Part::Relay]), [Part::Kafka, Part::Postgres, Part::Writer, Part::Relay].into());
         assert_eq!(closure(&[Part::Reader]), [Part::Postgres, Part::Reader].into());
         assert_eq!(closure(&Part::all().into_iter().collect::<Vec<_>>()), Part::all());
     }

@@ -41,6 +41,8 @@ pub(crate) async fn start(place: &Place, endpoints: &Endpoints) -> Result<(Vec<S
     fs::create_dir(&targets)?;
     write_targets(&targets, "writer", endpoints.writer_admin_url.iter().map(|url| host_of(url)))?;
     write_targets(&targets, "reader", endpoints.reader_admin_url.iter().map(|url| host_of(url)))?;
+    write_targets(&targets, "relay", endpoints.relay_admin_url.iter().map(|url| host_of(url)))?;
+    write_targets(&targets, "console", endpoints.console_admin_url.iter().map(|url| host_of(url)))?;
     write_targets(&targets, "postgres", postgres.iter().map(|(_, address)| address.as_str()))?;
     write_targets(&targets, "kafka", kafka.iter().map(|(_, address)| address.as_str()))?;
     fs::write(dir.join("prometheus.yml"), CONFIG)?;

@@ -66,11 +66,29 @@ pub(crate) async fn start_reader(place: &Place, endpoints: &Endpoints) -> Result
     Ok((server, format!("http://{listen}"), format!("http://{admin}")))
 }
 
+/// Starts a relay over the primary. Returns it with the address of its admin port.
+pub(crate) async fn start_relay(place: &Place, endpoints: &Endpoints) -> Result<(Server, String)> {
+    let admin = format!("127.0.0.1:{}", place.ports.get(PortName::RelayAdmin)?);
+    let launch = launch(place, "writer", "relay")?
+        .args(["relay"])
+        .env("KAFKA_BOOTSTRAP_SERVERS", endpoints.kafka.as_deref().context("the relay needs kafka")?)
+        .env("DATABASE_URL", endpoints.view_primary_url.as_deref().context("the relay needs postgres")?)
+        .env("WRITER_TOPIC", TOPIC)
+        .env("WRITER_ADMIN_LISTEN", &admin);
+    let server = ready_server(launch, &admin);
+    server.start().await?;
+    Ok((server, format!("http://{admin}")))
+}
+
 /// Starts a console that is told of the services that run. Returns it with its address and that of its admin port.
 pub(crate) async fn start_console(place: &Place, endpoints: &Endpoints) -> Result<(Server, String, String)> {
     let listen = format!("127.0.0.1:{}", place.ports.get(PortName::Console)?);
     let admin = format!("127.0.0.1:{}", place.ports.get(PortName::ConsoleAdmin)?);
-    let services = [("writer", &endpoints.writer_admin_url), ("reader", &endpoints.reader_admin_url)];
+    let services = [
+        ("writer", &endpoints.writer_admin_url),
+        ("relay", &endpoints.relay_admin_url),
+        ("reader", &endpoints.reader_admin_url),
+    ];
     let services = services.iter().filter_map(|(name, url)| Some(format!("{name}={}", url.as_deref()?)));
     let launch = launch(place, "console", "console")?
         .env("KAFKA_BOOTSTRAP_SERVERS", endpoints.kafka.as_deref().context("the console needs kafka")?)

@@ -34,6 +34,7 @@ struct Servers {
     connect: Option<Server>,
     writer: Option<Server>,
     reader: Option<Server>,
+    relay: Option<Server>,
     console: Option<Server>,
     /// Prometheus, and before it the exporters that it scrapes.
     watchers: Vec<Server>,
@@ -186,8 +187,11 @@ impl Devstack {
 }
 
 impl Devstack {
-    /// The console, Prometheus and its exporters, last: they look at what runs.
+    /// The relay, which reads what a writer made; then console, Prometheus and its exporters, which look at what runs.
     async fn start_watchers(&mut self, parts: &BTreeSet<Part>, options: &Options) -> Result<()> {
+        let (place, endpoints) = (&self.place, &self.endpoints);
+        let relay = wanted(parts, Part::Relay, options, || services::start_relay(place, endpoints)).await?;
+        (self.servers.relay, self.endpoints.relay_admin_url) = relay.unzip();
         let (place, endpoints) = (&self.place, &self.endpoints);
         let console = wanted(parts, Part::Console, options, || services::start_console(place, endpoints)).await?;
         if let Some((server, url, admin_url)) = console {
@@ -224,7 +228,7 @@ impl Servers {
         stores.extend(self.view_replicas.iter().map(Some));
         [
             self.watchers.iter().map(Some).chain([self.console.as_ref()]).collect(),
-            vec![self.reader.as_ref(), self.writer.as_ref(), self.connect.as_ref()],
+            vec![self.reader.as_ref(), self.relay.as_ref(), self.writer.as_ref(), self.connect.as_ref()],
             stores,
             vec![self.view_primary.as_ref()],
         ]
@@ -245,6 +249,7 @@ impl Servers {
         Pids {
             writer: pid(&self.writer).into_iter().collect(),
             reader: pid(&self.reader).into_iter().collect(),
+            relay: pid(&self.relay),
             console: pid(&self.console),
             kafka: pid(&self.kafka),
             connect: pid(&self.connect),

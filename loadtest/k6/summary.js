@@ -20,6 +20,7 @@ function lines(name, { metrics, state }) {
       `dropped ${values('dropped_iterations').count || 0}, failed ${text(100 * values('http_req_failed').rate, ' %')}`,
     `  duration   median ${text(took.med, ' ms')}, p90 ${text(took['p(90)'], ' ms')}, p99 ${text(took['p(99)'], ' ms')}, ` +
       `p99.9 ${text(took['p(99.9)'], ' ms')}, max ${text(took.max, ' ms')}`,
+    ...(metrics.feed_changes ? [`  changes    ${values('feed_changes').count}`] : []),
     `  checks     ${values('checks').passes} passed, ${values('checks').fails} failed`,
     `  freshness  moved ${text(values('freshness_moved_seconds').value, ' s')}`,
   ];

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use devstack::{Endpoints, Part, postgres};
 use tokio::sync::OnceCell;
 
-const PARTS: [Part; 4] = [Part::Connect, Part::Writer, Part::Reader, Part::Prometheus];
+const PARTS: [Part; 6] = [Part::Connect, Part::Writer, Part::Reader, Part::Relay, Part::Console, Part::Prometheus];
 /// The tests share the system, and the first of them seeds it.
 static SEEDED: OnceCell<()> = OnceCell::const_new();
 /// A site of the seed, the one that the README asks for.

@@ -1,6 +1,7 @@
 //! Every metric that a dashboard or an alert names is a series of the running system.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,11 +12,18 @@ use crate::{SITE, root, system};
 
 /// Scraped, stored and found; far beyond what it takes.
 const SERIES_MAX: Duration = Duration::from_secs(90);
-/// Series that begin with an event which this test does not cause, and who causes it.
-const LATER: [(&str, &str); 2] = [
+/// Series that begin with an event which this test does not cause: how their names begin, and who causes it.
+const LATER: [(&str, &str); 7] = [
     ("writer_heartbeat_age_seconds", "only with WRITER_HEARTBEAT_TOPIC: tests/heartbeats.rs"),
     ("reader_replica_retries_total", "with the first retry, by its reason"),
+    ("console_dead_letters", "with the first topic of dead letters: console/tests"),
+    ("consumer_", "only services made with messaging::Consumer"),
+    ("messaging_kv_store_", "only services made with messaging::KvStore"),
+    ("messaging_atomic_kv_store_", "only services made with messaging::AtomicKvStore"),
+    ("messaging_transaction_aborts_total", "with the first abort"),
 ];
+/// Crates with metrics of their own.
+const MEASURED: [&str; 4] = ["writer", "reader", "console", "messaging"];
 /// Stores are scraped by exporters that need not be installed: prefix of the metric, job of Prometheus.
 const EXPORTED: [(&str, &str); 2] = [("pg_", "postgres"), ("kafka_", "kafka")];
 
@@ -28,8 +36,11 @@ async fn every_metric_of_a_dashboard_or_an_alert_has_a_series() -> Result<()> {
     ensure!(names.len() > 30, "only {} metrics are named; the files were misread", names.len());
     ask_everything(&endpoints).await?;
     let absent_jobs = absent_exporters(&prometheus).await?;
+    let declared =
+        MEASURED.iter().map(|part| declared_in(&root().join(part).join("src"))).collect::<Result<String>>()?;
     for name in &names {
-        if let Some((_, why)) = LATER.iter().find(|(later, _)| later == name) {
+        if let Some((_, why)) = LATER.iter().find(|(later, _)| name.starts_with(later)) {
+            ensure!(declared.contains(&format!("\"{}\"", family(name))), "{name} is nobody's metric");
             devstack::warn(&format!("not looked for: {name} ({why})"));
         } else if let Some(job) = absent_jobs.iter().find(|(prefix, _)| name.starts_with(prefix)) {
             devstack::warn(&format!("not looked for: {name} (no exporter of {} is installed)", job.1));
@@ -76,6 +87,25 @@ fn metrics_of(expression: &str) -> BTreeSet<String> {
         rest = after;
     }
     names
+}
+
+/// Every `observe.rs` below a folder, one behind the other: only these name metrics.
+fn declared_in(folder: &Path) -> Result<String> {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            text += &declared_in(&path)?;
+        } else if path.ends_with("observe.rs") {
+            text += &std::fs::read_to_string(&path)?;
+        }
+    }
+    Ok(text)
+}
+
+/// The metric of a series: those of a histogram have endings.
+fn family(name: &str) -> &str {
+    ["_bucket", "_sum", "_count"].into_iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
 }
 
 fn dashboards() -> Result<BTreeSet<String>> {

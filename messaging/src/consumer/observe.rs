@@ -27,6 +27,16 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    const ALL: [Self; 7] = [
+        Self::Handled,
+        Self::Retried,
+        Self::RetryTopic,
+        Self::DeadLettered,
+        Self::LeftOut,
+        Self::Blocked,
+        Self::Parked,
+    ];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Handled => "handled",
@@ -47,7 +57,8 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new(group: &str) -> Self {
+    /// Describes them. Counters are there before anything happens: a series that begins at 1 shows no increase.
+    pub(super) fn new<'t>(group: &str, topics: impl Iterator<Item = &'t Arc<str>>) -> Self {
         describe_counter!(
             RECORDS,
             "attempts by what came of them: handled, retried, retry_topic, dead_lettered, left_out, blocked, parked"
@@ -57,6 +68,14 @@ impl Metrics {
         describe_gauge!(PARKED, "records that wait with their parked keys");
         describe_counter!(REBALANCES, "partitions that the group gave, asked back or took");
         describe_counter!(DELIVERY_FAILURES, "attempts to write a dead letter or a retry that did not succeed in time");
+        for topic in topics {
+            for outcome in Outcome::ALL {
+                counter!(RECORDS, "group" => group.to_owned(), "topic" => topic.to_string(), "outcome" => outcome.as_str())
+                    .increment(0);
+            }
+        }
+        counter!(REBALANCES, "group" => group.to_owned()).increment(0);
+        counter!(DELIVERY_FAILURES, "group" => group.to_owned()).increment(0);
         Self { group: group.into() }
     }
 

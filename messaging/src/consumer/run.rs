@@ -147,7 +147,7 @@ pub(super) async fn run<H: RecordHandler>(
     let mut running = Loop {
         producer: durable::producer(&config.settings, "siteview-retries")?,
         writer: Writer::new(&config.settings, &config.group)?,
-        metrics: Metrics::new(&config.group),
+        metrics: Metrics::new(&config.group, sources.keys()),
         handler,
         consumer,
         sources,
