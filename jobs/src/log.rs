@@ -1,7 +1,7 @@
 //! What jobs has of Kafka: the topics of the import, two stores, and commands.
 //!
 //! `import.accepted` is jobs' own: one small record per import, in the transaction with its jobs. It says that an import exists before
-//! its progress has a value, and keeps a repeat from becoming a second import. It is compacted, and forgets after [`ACCEPTED_KEPT`].
+//! its progress has a value, and keeps a repeat from becoming a second import. It is compacted, and forgets in time ([`KEPT`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{RunError, config::Config, error::Error, spool::Spool};
 
 const ACCEPTED_TOPIC: &str = "import.accepted";
-/// So long a repeat is known as one.
-const ACCEPTED_KEPT: (&str, &str) = ("retention.ms", "2592000000");
+/// What is known of an import is kept for 30 days after its last change; so long a repeat is known as one.
+const KEPT: [(&str, &str); 2] = [("cleanup.policy", "compact,delete"), ("retention.ms", "2592000000")];
 /// Names of groups that are never joined, for the brokers' access rules; and the begin of transactional ids.
 const GROUP: &str = "siteview.jobs";
 /// A command may take so long.
@@ -128,13 +128,12 @@ impl Log {
     /// Finds or makes every topic of the import: whichever service comes first does.
     async fn make_topics(&self) -> Result<(), OpenError> {
         let admin: Admin = settings::client(&self.settings, &[("client.id", GROUP)]).create()?;
-        let compacted = ("cleanup.policy", "compact");
         for (topic, config) in [
             (JOBS_TOPIC, &[][..]),
             (PROGRESS_COMMANDS_TOPIC, &[]),
-            (PROGRESS_TOPIC, &[compacted]),
+            (PROGRESS_TOPIC, &KEPT),
             (NOTIFICATIONS_TOPIC, &[]),
-            (ACCEPTED_TOPIC, &[("cleanup.policy", "compact,delete"), ACCEPTED_KEPT]),
+            (ACCEPTED_TOPIC, &KEPT),
         ] {
             topics::ensure(&admin, &self.settings, &format!("{}{topic}", self.prefix), self.shape, config).await?;
         }
