@@ -41,13 +41,6 @@ pub(crate) async fn start(place: &Place, endpoints: &Endpoints) -> Result<(Vec<S
     fs::create_dir(&targets)?;
     write_targets(&targets, "writer", endpoints.writer_admin_url.iter().map(|url| host_of(url)))?;
     write_targets(&targets, "reader", endpoints.reader_admin_url.iter().map(|url| host_of(url)))?;
-    for (job, url) in [
-        ("jobs", &endpoints.jobs_admin_url),
-        ("importer", &endpoints.importer_admin_url),
-        ("notifier", &endpoints.notifier_admin_url),
-    ] {
-        write_targets(&targets, job, url.iter().map(|url| host_of(url)))?;
-    }
     write_targets(&targets, "postgres", postgres.iter().map(|(_, address)| address.as_str()))?;
     write_targets(&targets, "kafka", kafka.iter().map(|(_, address)| address.as_str()))?;
     fs::write(dir.join("prometheus.yml"), CONFIG)?;

@@ -75,11 +75,11 @@ async fn pass(
         bytes += chunk.len() as u64;
         if bytes > limits.bytes_max {
             drop(to);
-            throw_away(stream).await;
+            drain(stream).await;
             return Err(Error::TooLarge(limits.bytes_max));
         }
         if to.send(Chunk::Bytes(chunk)).await.is_err() {
-            throw_away(stream).await;
+            drain(stream).await;
             return Ok(());
         }
     }
@@ -88,7 +88,12 @@ async fn pass(
     Ok(())
 }
 
-async fn throw_away(mut stream: impl Stream<Item = Result<Bytes, String>> + Unpin) {
+/// Reads a body that nobody wants, for a while.
+pub(crate) async fn throw_away(body: Body) {
+    drain(body.into_data_stream().map_err(|error| error.to_string())).await;
+}
+
+async fn drain(mut stream: impl Stream<Item = Result<Bytes, String>> + Unpin) {
     let rest = async { while let Some(Ok(_)) = stream.next().await {} };
     let _ = timeout(REST_MAX, rest).await;
 }

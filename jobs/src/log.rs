@@ -148,7 +148,7 @@ async fn contains_now<V: Send + Sync + 'static>(store: &KvStore<V>) -> Result<()
     }
 }
 
-/// Makes the topics, ends what a crash left, waits for the stores; then tells how they are. Never ends.
+/// Makes the topics, ends what a crash left, waits for the stores; then tells how they are. Ends only with a store.
 pub(crate) async fn prepare(log: Log, spool: Arc<Spool>, kafka: Condition, swept: Condition) {
     while let Err(error) = log.make_topics().await {
         kafka.set(false, error.to_string());
@@ -164,7 +164,9 @@ pub(crate) async fn prepare(log: Log, spool: Arc<Spool>, kafka: Condition, swept
         let caught_up = tokio::try_join!(log.accepted.caught_up(), log.progress.caught_up());
         match caught_up.map(drop) {
             Ok(()) => kafka.set(true, "topics are there and read"),
-            Err(error) => kafka.set(false, KvStoreError::to_string(&error)),
+            // A store without its thread: the process ends, and a new one reads the topics again.
+            Err(KvStoreError::Stopped { .. }) => return,
+            Err(error) => kafka.set(false, error.to_string()),
         }
         tokio::select! {
             _ = progress.0.changed() => {}

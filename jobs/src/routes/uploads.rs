@@ -46,11 +46,17 @@ pub(crate) async fn upload(
     body: Body,
 ) -> Response {
     let _under_way = UnderWay::new();
+    let mut body = Some(body);
     let accepted = async {
         let Query(parameters) = parameters.map_err(|rejection| Error::InvalidParameter(rejection.body_text()))?;
-        accept(app, parameters, &headers, body).await
+        accept(app, parameters, &headers, &mut body).await
     };
-    match accepted.await {
+    let accepted = accepted.await;
+    // Refused before it was read: a client that still sends would not see the answer.
+    if let Some(unread) = body {
+        intake::throw_away(unread).await;
+    }
+    match accepted {
         Ok(id) => (StatusCode::ACCEPTED, [(header::LOCATION, format!("/v1/imports/{id}"))]).into_response(),
         Err(error) => {
             observe::refused(error.outcome());
@@ -59,7 +65,12 @@ pub(crate) async fn upload(
     }
 }
 
-async fn accept(app: Arc<App>, parameters: Parameters, headers: &HeaderMap, body: Body) -> Result<ImportId, Error> {
+async fn accept(
+    app: Arc<App>,
+    parameters: Parameters,
+    headers: &HeaderMap,
+    body: &mut Option<Body>,
+) -> Result<ImportId, Error> {
     let channel = app.channel(parameters.channel_id.as_deref().unwrap_or_default())?;
     let owner_id = owner(parameters.owner_id)?;
     let media_type = media_type(headers)?.map(str::to_owned);
@@ -77,6 +88,7 @@ async fn accept(app: Arc<App>, parameters: Parameters, headers: &HeaderMap, body
         (plan, file)
     });
     let limits = Limits { bytes_max: app.config.file_bytes_max, idle_max: app.config.upload_idle_max };
+    let body = body.take().unwrap_or_default();
     let poured = intake::pour(media_type.as_deref(), body, to, limits).await;
     let (plan, file) = checking.await.map_err(|_| Error::Internal)?;
     // Why the body broke off says more than that it did.
