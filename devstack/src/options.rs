@@ -24,6 +24,12 @@ pub enum Part {
     Writer,
     /// The reader; brings `postgres`.
     Reader,
+    /// What takes files of contacts; brings `kafka` and `postgres`.
+    Jobs,
+    /// What makes contacts of them; brings `kafka` and `postgres`.
+    Importer,
+    /// What tells browsers of it; brings `kafka`.
+    Notifier,
     /// The console over it all; brings `kafka`.
     Console,
     /// Prometheus, scraping whatever else runs; no part of the system itself, so only started when named.
@@ -36,9 +42,9 @@ impl Part {
         match self {
             Self::Kafka | Self::Postgres | Self::Source | Self::Prometheus => &[],
             Self::Connect => &[Self::Kafka, Self::Source],
-            Self::Writer => &[Self::Kafka, Self::Postgres],
+            Self::Writer | Self::Jobs | Self::Importer => &[Self::Kafka, Self::Postgres],
             Self::Reader => &[Self::Postgres],
-            Self::Console => &[Self::Kafka],
+            Self::Notifier | Self::Console => &[Self::Kafka],
         }
     }
 
@@ -116,6 +122,11 @@ pub enum PortName {
     WriterAdmin,
     Reader,
     ReaderAdmin,
+    Jobs,
+    JobsAdmin,
+    ImporterAdmin,
+    Notifier,
+    NotifierAdmin,
     Console,
     ConsoleAdmin,
     Prometheus,

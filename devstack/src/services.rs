@@ -70,7 +70,13 @@ pub(crate) async fn start_reader(place: &Place, endpoints: &Endpoints) -> Result
 pub(crate) async fn start_console(place: &Place, endpoints: &Endpoints) -> Result<(Server, String, String)> {
     let listen = format!("127.0.0.1:{}", place.ports.get(PortName::Console)?);
     let admin = format!("127.0.0.1:{}", place.ports.get(PortName::ConsoleAdmin)?);
-    let services = [("writer", &endpoints.writer_admin_url), ("reader", &endpoints.reader_admin_url)];
+    let services = [
+        ("writer", &endpoints.writer_admin_url),
+        ("reader", &endpoints.reader_admin_url),
+        ("jobs", &endpoints.jobs_admin_url),
+        ("importer", &endpoints.importer_admin_url),
+        ("notifier", &endpoints.notifier_admin_url),
+    ];
     let services = services.iter().filter_map(|(name, url)| Some(format!("{name}={}", url.as_deref()?)));
     let launch = launch(place, "console", "console")?
         .env("KAFKA_BOOTSTRAP_SERVERS", endpoints.kafka.as_deref().context("the console needs kafka")?)
@@ -82,13 +88,13 @@ pub(crate) async fn start_console(place: &Place, endpoints: &Endpoints) -> Resul
     Ok((server, format!("http://{listen}"), format!("http://{admin}")))
 }
 
-fn ready_server(launch: Launch, admin: &str) -> Server {
+pub(crate) fn ready_server(launch: Launch, admin: &str) -> Server {
     let ready = Ready::Http(format!("http://{admin}/readyz"));
     Server::new(launch, ready, START_DEADLINE, (Signal::SIGTERM, STOP_GRACE))
 }
 
 /// The user's environment passes (`RUST_LOG` and the like); what devstack sets wins.
-fn launch(place: &Place, binary: &str, name: &str) -> Result<Launch> {
+pub(crate) fn launch(place: &Place, binary: &str, name: &str) -> Result<Launch> {
     let path: PathBuf = place.bin_dir.join(binary);
     if !path.exists() {
         bail!("{binary}: {} is missing\n  way out: cargo build --release --workspace", path.display());

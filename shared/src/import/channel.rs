@@ -106,7 +106,7 @@ mod tests {
         let foreign = secret("an entirely different secret text").make([7; 16], 1000);
         let later = made.as_str().replace(".1000.", ".9000.");
         let longer = format!("{}{}", made.as_str(), "A".repeat(100));
-        for text in ["", ".", "..", "a.b.c", foreign.as_str(), &later, &longer, &made.as_str()[..80]] {
+        for text in ["", ".", "..", "a.b.c", foreign.as_str(), &later, &longer, &made.as_str()[..60]] {
             assert_eq!(own.check(text, 0), Err(ChannelError::Forged), "{text}");
         }
         assert_eq!(format!("{made:?}"), "ChannelId(***)");

@@ -7,8 +7,7 @@ use uuid::Uuid;
 
 /// Most rows of a job: a transaction of Postgres that is short, and progress that moves.
 pub const ROWS_PER_JOB: usize = 500;
-/// Most bytes of a job's fields together, so that a record stays below what brokers take (1 MB by default) even when half of
-/// its bytes must be escaped in JSON.
+/// Most bytes of a job's rows as JSON, so that a record stays below what brokers take (1 MB by default).
 pub const JOB_BYTES_MAX: usize = 512 << 10;
 
 /// Which import: a UUID. Who knows it may see its state and its errors.
@@ -82,7 +81,7 @@ pub struct Row(pub u64, pub Vec<String>);
 
 /// A job, with everything that an importer needs.
 ///
-/// At least one row, at most [`ROWS_PER_JOB`], and at most [`JOB_BYTES_MAX`] bytes of fields. Rows come in the order of the file, and
+/// At least one row, at most [`ROWS_PER_JOB`], and at most [`JOB_BYTES_MAX`] bytes of them. Rows come in the order of the file, and
 /// have as many fields as the header, or fewer or more where the file has: that is for the importer to judge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
