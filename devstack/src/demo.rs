@@ -105,6 +105,8 @@ fn addresses(endpoints: &Endpoints) -> String {
         ("reader, admin", one(&endpoints.reader_admin_url)),
         ("writer, admin", one(&endpoints.writer_admin_url)),
         ("relay, admin", one(&endpoints.relay_admin_url)),
+        ("import page", one(&endpoints.jobs_url)),
+        ("notifier", one(&endpoints.notifier_url)),
         ("console", one(&endpoints.console_url)),
         ("kafka", one(&endpoints.kafka)),
         ("kafka connect", one(&endpoints.connect)),

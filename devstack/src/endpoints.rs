@@ -36,6 +36,24 @@ pub struct Endpoints {
     /// The admin port of `writer relay`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relay_admin_url: Option<String>,
+    /// The import's page and API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs_url: Option<String>,
+    /// The admin port of jobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs_admin_url: Option<String>,
+    /// The importer's admin port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub importer_admin_url: Option<String>,
+    /// The notifier, as websockets reach it; the same address speaks HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notifier_url: Option<String>,
+    /// The notifier's admin port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notifier_admin_url: Option<String>,
+    /// The database of the imported contacts, on the view's primary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contacts_database_url: Option<String>,
     /// The console's page and API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub console_url: Option<String>,
@@ -62,6 +80,15 @@ pub struct Pids {
     /// `writer relay`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relay: Option<i32>,
+    /// Every jobs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<i32>,
+    /// Every importer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub importer: Vec<i32>,
+    /// Every notifier.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notifier: Vec<i32>,
     /// The console.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub console: Option<i32>,

@@ -25,6 +25,7 @@ pub mod demo;
 pub mod doctor;
 pub mod endpoints;
 mod failure;
+mod imports;
 pub mod jdbc_sink;
 mod kafka;
 mod lock;

@@ -26,6 +26,12 @@ pub enum Part {
     Reader,
     /// `writer relay`, the change log as a topic; brings `kafka`, `postgres` and `writer`.
     Relay,
+    /// What takes files of contacts; brings `kafka` and `postgres`.
+    Jobs,
+    /// What makes contacts of them; brings `kafka` and `postgres`.
+    Importer,
+    /// What tells browsers of it; brings `kafka`.
+    Notifier,
     /// The console over it all; brings `kafka`.
     Console,
     /// Prometheus, scraping whatever else runs; no part of the system itself, so only started when named.
@@ -38,10 +44,10 @@ impl Part {
         match self {
             Self::Kafka | Self::Postgres | Self::Source | Self::Prometheus => &[],
             Self::Connect => &[Self::Kafka, Self::Source],
-            Self::Writer => &[Self::Kafka, Self::Postgres],
+            Self::Writer | Self::Jobs | Self::Importer => &[Self::Kafka, Self::Postgres],
             Self::Reader => &[Self::Postgres],
             Self::Relay => &[Self::Kafka, Self::Postgres, Self::Writer],
-            Self::Console => &[Self::Kafka],
+            Self::Notifier | Self::Console => &[Self::Kafka],
         }
     }
 
@@ -120,6 +126,11 @@ pub enum PortName {
     Reader,
     ReaderAdmin,
     RelayAdmin,
+    Jobs,
+    JobsAdmin,
+    ImporterAdmin,
+    Notifier,
+    NotifierAdmin,
     Console,
     ConsoleAdmin,
     Prometheus,

@@ -128,7 +128,7 @@ fn wipe(dir: &Path) -> Result<()> {
     remove(&dir.join("logs.previous"))?;
     fs::rename(dir.join("logs"), dir.join("logs.previous"))?;
     fs::create_dir(dir.join("logs"))?;
-    for name in ["endpoints.json", POSTGRES, "kafka", "connect", "prometheus"] {
+    for name in ["endpoints.json", POSTGRES, "kafka", "connect", "import", "prometheus"] {
         remove(&dir.join(name))?;
     }
     Ok(())

@@ -88,6 +88,9 @@ pub(crate) async fn start_console(place: &Place, endpoints: &Endpoints) -> Resul
         ("writer", &endpoints.writer_admin_url),
         ("relay", &endpoints.relay_admin_url),
         ("reader", &endpoints.reader_admin_url),
+        ("jobs", &endpoints.jobs_admin_url),
+        ("importer", &endpoints.importer_admin_url),
+        ("notifier", &endpoints.notifier_admin_url),
     ];
     let services = services.iter().filter_map(|(name, url)| Some(format!("{name}={}", url.as_deref()?)));
     let launch = launch(place, "console", "console")?
@@ -100,13 +103,13 @@ pub(crate) async fn start_console(place: &Place, endpoints: &Endpoints) -> Resul
     Ok((server, format!("http://{listen}"), format!("http://{admin}")))
 }
 
-fn ready_server(launch: Launch, admin: &str) -> Server {
+pub(crate) fn ready_server(launch: Launch, admin: &str) -> Server {
     let ready = Ready::Http(format!("http://{admin}/readyz"));
     Server::new(launch, ready, START_DEADLINE, (Signal::SIGTERM, STOP_GRACE))
 }
 
 /// The user's environment passes (`RUST_LOG` and the like); what devstack sets wins.
-fn launch(place: &Place, binary: &str, name: &str) -> Result<Launch> {
+pub(crate) fn launch(place: &Place, binary: &str, name: &str) -> Result<Launch> {
     let path: PathBuf = place.bin_dir.join(binary);
     if !path.exists() {
         bail!("{binary}: {} is missing\n  way out: cargo build --release --workspace", path.display());

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::endpoints::{Endpoints, Pids};
 use crate::failure::Failure;
+use crate::imports::Imports;
 use crate::options::{Options, Part};
 use crate::place::{Place, write_whole};
 use crate::postgres::View;
@@ -35,6 +36,9 @@ struct Servers {
     writer: Option<Server>,
     reader: Option<Server>,
     relay: Option<Server>,
+    jobs: Option<Server>,
+    importer: Option<Server>,
+    notifier: Option<Server>,
     console: Option<Server>,
     /// Prometheus, and before it the exporters that it scrapes.
     watchers: Vec<Server>,
@@ -51,6 +55,7 @@ impl Devstack {
         let mut started = Self { endpoints, servers, gone_primary: None, place };
         started.start_stores(&parts, &options).await?;
         started.start_movers(&parts, &options).await?;
+        started.start_imports(&parts, &options).await?;
         started.start_watchers(&parts, &options).await?;
         started.tell()?;
         Ok(started)
@@ -130,6 +135,21 @@ impl Devstack {
         self.servers.reader.as_ref()
     }
 
+    /// What takes files of contacts.
+    pub fn jobs(&self) -> Option<&Server> {
+        self.servers.jobs.as_ref()
+    }
+
+    /// What makes contacts of them.
+    pub fn importer(&self) -> Option<&Server> {
+        self.servers.importer.as_ref()
+    }
+
+    /// What tells browsers of it.
+    pub fn notifier(&self) -> Option<&Server> {
+        self.servers.notifier.as_ref()
+    }
+
     /// The folder of all logs.
     pub fn logs(&self) -> std::path::PathBuf {
         self.place.logs()
@@ -187,6 +207,34 @@ impl Devstack {
 }
 
 impl Devstack {
+    /// Jobs, importer and notifier; the topics are made by whichever comes first.
+    async fn start_imports(&mut self, parts: &BTreeSet<Part>, options: &Options) -> Result<()> {
+        if ![Part::Jobs, Part::Importer, Part::Notifier].iter().any(|part| parts.contains(part)) {
+            return Ok(());
+        }
+        let imports = Imports::prepare(&self.place, &self.endpoints).await?;
+        let imports = &imports;
+        let start = |part| wanted(parts, part, options, move || imports.start(part));
+        let (importer, notifier, jobs) =
+            tokio::try_join!(start(Part::Importer), start(Part::Notifier), start(Part::Jobs))?;
+        self.endpoints.contacts_database_url = imports.database_url();
+        if let Some((server, _, admin_url)) = importer {
+            self.servers.importer = Some(server);
+            self.endpoints.importer_admin_url = Some(admin_url);
+        }
+        if let Some((server, url, admin_url)) = notifier {
+            self.servers.notifier = Some(server);
+            (self.endpoints.notifier_url, self.endpoints.notifier_admin_url) = (Some(url), Some(admin_url));
+        }
+        if let Some((server, url, admin_url)) = jobs {
+            self.servers.jobs = Some(server);
+            (self.endpoints.jobs_url, self.endpoints.jobs_admin_url) = (Some(url), Some(admin_url));
+        }
+        Ok(())
+    }
+}
+
+impl Devstack {
     /// The relay, which reads what a writer made; then console, Prometheus and its exporters, which look at what runs.
     async fn start_watchers(&mut self, parts: &BTreeSet<Part>, options: &Options) -> Result<()> {
         let (place, endpoints) = (&self.place, &self.endpoints);
@@ -228,7 +276,9 @@ impl Servers {
         stores.extend(self.view_replicas.iter().map(Some));
         [
             self.watchers.iter().map(Some).chain([self.console.as_ref()]).collect(),
-            vec![self.reader.as_ref(), self.relay.as_ref(), self.writer.as_ref(), self.connect.as_ref()],
+            [&self.reader, &self.relay, &self.writer, &self.connect, &self.jobs, &self.importer, &self.notifier]
+                .map(Option::as_ref)
+                .to_vec(),
             stores,
             vec![self.view_primary.as_ref()],
         ]
@@ -250,6 +300,9 @@ impl Servers {
             writer: pid(&self.writer).into_iter().collect(),
             reader: pid(&self.reader).into_iter().collect(),
             relay: pid(&self.relay),
+            jobs: pid(&self.jobs).into_iter().collect(),
+            importer: pid(&self.importer).into_iter().collect(),
+            notifier: pid(&self.notifier).into_iter().collect(),
             console: pid(&self.console),
             kafka: pid(&self.kafka),
             connect: pid(&self.connect),

@@ -240,6 +240,17 @@ impl<V: Send + Sync + 'static> KvStore<V> {
         }
     }
 
+    /// Waits until everything is contained that the topic holds now: what was committed before this call is seen after it.
+    pub async fn contains_now(&self) -> Result<(), KvStoreError> {
+        self.caught_up().await?;
+        let partitions: Vec<i32> = self.read().position().into_keys().collect();
+        let ends: Vec<_> = partitions.into_iter().map(|partition| self.end_of(partition)).collect();
+        for end in ends {
+            end.await.map_err(|_| KvStoreError::Stopped { topic: self.inner.topic.clone() })?;
+        }
+        Ok(())
+    }
+
     /// The keys whose newest value can't be read; the first thousand of them.
     pub fn quarantined(&self) -> Vec<Quarantined> {
         self.read().0.quarantine().cloned().collect()

@@ -36,6 +36,7 @@ mod membership;
 pub(crate) mod observe;
 pub(crate) mod producer;
 mod record;
+mod single;
 mod work;
 
 use std::{collections::HashMap, time::Duration};
@@ -47,6 +48,7 @@ pub use error::{Disposition, HandlerError, TransactionError};
 use exchange::Exchange;
 pub(crate) use record::TopicPartition;
 pub use record::{Header, Output, Record};
+pub use single::SingleTransaction;
 pub(crate) use work::{Ends, Work};
 
 /// Who takes part, in what, and how large a transaction may be.

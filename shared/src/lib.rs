@@ -1,8 +1,8 @@
 //! Words and plumbing of every service.
 //!
-//! The words: identifiers ([`ids`]) and the records of Debezium ([`envelope`]). The plumbing: one static configuration
-//! ([`config`]), logs and metrics ([`telemetry`]), the admin port ([`admin`]) and the verb that asks it ([`healthcheck`]), signals
-//! ([`shutdown`]) and errors as HTTP answers ([`problem`]).
+//! The words: identifiers ([`ids`]), the records of Debezium ([`envelope`]) and those of the import ([`import`]). The plumbing: one
+//! static configuration ([`config`]), logs and metrics ([`telemetry`]), the admin port ([`admin`]) and the verb that asks it
+//! ([`healthcheck`]), signals ([`shutdown`]) and errors as HTTP answers ([`problem`]).
 //!
 //! A service's life, in the order in which it uses the plumbing:
 //!
@@ -20,6 +20,7 @@ pub mod config;
 pub mod envelope;
 pub mod healthcheck;
 pub mod ids;
+pub mod import;
 pub mod problem;
 pub mod shutdown;
 pub mod telemetry;

@@ -101,6 +101,11 @@ impl Producer {
         self.repeat(None, || self.client.init_transactions(CALL_MAX))
     }
 
+    /// As [`Self::init`], but not beyond this moment.
+    pub(super) fn init_by(&self, deadline: Instant) -> KafkaResult<()> {
+        self.repeat(Some(deadline), || self.client.init_transactions(CALL_MAX))
+    }
+
     /// One whole transaction: these records in their order, and the group's next offsets; or nothing of it.
     pub(crate) fn transact(
         &self,
@@ -139,14 +144,14 @@ impl Producer {
     }
 
     /// Begins; gives the moment by which everything but the commit must be done, or the coordinator may abort on its own.
-    fn begin(&self) -> KafkaResult<Instant> {
+    pub(super) fn begin(&self) -> KafkaResult<Instant> {
         *self.delivered() = Delivered::default();
         self.client.begin_transaction()?;
         Ok(Instant::now() + self.timeout * 3 / 4)
     }
 
     /// Hands one record to the client; waits while its queue is full.
-    fn send(&self, output: &Output, deadline: Instant) -> KafkaResult<()> {
+    pub(super) fn send(&self, output: &Output, deadline: Instant) -> KafkaResult<()> {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&output.topic);
         record.partition = output.partition;
         record.key = output.key.as_deref();
@@ -163,7 +168,7 @@ impl Producer {
     }
 
     /// Waits until the brokers have every record. `flush` of the client would do, but looks at its events for 100 ms at a time.
-    fn flush(&self, deadline: Instant) -> KafkaResult<()> {
+    pub(super) fn flush(&self, deadline: Instant) -> KafkaResult<()> {
         while self.client.in_flight_count() > 0 && Instant::now() < deadline {
             self.client.poll(EVENTS);
         }
@@ -182,7 +187,7 @@ impl Producer {
     }
 
     /// Commits. A commit that was asked for cannot be taken back: it is asked for until there is an answer, or shutdown.
-    fn commit(&self) -> KafkaResult<Ends> {
+    pub(super) fn commit(&self) -> KafkaResult<Ends> {
         self.repeat(None, || self.client.commit_transaction(CALL_MAX))?;
         let ends = std::mem::take(&mut self.delivered().ends);
         let of_topic = |(topic, ends): (String, HashMap<i32, i64>)| {
