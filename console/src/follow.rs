@@ -219,7 +219,8 @@ impl Follower {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let groups = self.survey.groups(&self.board);
+        let now = jiff::Timestamp::now();
+        let groups = self.survey.groups(&self.board, now.as_millisecond());
         let workers = &self.following.workers;
         let row = |redrive: &crate::redrive::Redrive| {
             let (works_here, failure) = workers.look(&redrive.id);
@@ -230,7 +231,7 @@ impl Follower {
             beyond_limits.push(format!("topics: {} are not followed, beyond {FOLLOWED_MAX} partitions", self.left_out));
         }
         Snapshot {
-            at: jiff::Timestamp::now().to_string(),
+            at: now.to_string(),
             complete: self.error.is_none() && self.behind.is_empty(),
             error: self.error.clone(),
             retry_topics: self.survey.retry_topics(&groups),

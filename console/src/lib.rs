@@ -11,7 +11,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `follow`, `board`, `survey`, `lag` | one thread that reads Kafka; what it has read, folded; what brokers tell; why a group is behind |
+//! | `follow`, `board`, `survey`, `age`, `lag` | one thread that reads Kafka; what it has read, folded; what brokers tell; how old the next record of a group is; why a group is behind |
 //! | `snapshot`, `page` | one moment as data, and as a page |
 //! | `records`, `letter`, `fingerprint`, [`redaction`] | single records on demand; kinds of dead letters; what nobody may see |
 //! | `commands`, `redrive` | what changes something |
@@ -34,6 +34,7 @@ pub mod config;
 pub mod redaction;
 pub mod services;
 
+mod age;
 mod app;
 mod board;
 mod commands;

@@ -24,6 +24,7 @@ const PARKED: &str = "console_parked_keys";
 const DEAD_LETTERS: &str = "console_dead_letters";
 const HELD_BACK: &str = "console_open_transaction_records";
 const LAG: &str = "console_group_lag_records";
+const LAG_SECONDS: &str = "console_group_lag_seconds";
 
 /// Follows the snapshots; ends with them.
 pub(crate) async fn follow(mut now: watch::Receiver<Arc<Snapshot>>, kafka: Condition) {
@@ -32,6 +33,7 @@ pub(crate) async fn follow(mut now: watch::Receiver<Arc<Snapshot>>, kafka: Condi
     describe_gauge!(DEAD_LETTERS, "dead letters that were not given back, by topic");
     describe_gauge!(HELD_BACK, "records behind the last stable offset, by topic");
     describe_gauge!(LAG, "records that a group has still to consume");
+    describe_gauge!(LAG_SECONDS, "for how long a group's next record has waited; not a number while nobody can know");
     while now.changed().await.is_ok() {
         let snapshot = Arc::clone(&now.borrow_and_update());
         match (&snapshot.error, snapshot.complete) {
@@ -51,6 +53,7 @@ fn note(snapshot: &Snapshot) {
         let blocked = held().filter(|held| held.state.waits_for_operator()).count();
         let parked: usize = held().map(|held| held.state.parked.len()).sum();
         gauge!(LAG, "group" => group.name.clone()).set(group.lag_records as f64);
+        gauge!(LAG_SECONDS, "group" => group.name.clone()).set(group.lag_seconds.unwrap_or(f64::NAN));
         gauge!(BLOCKED, "group" => group.name.clone()).set(blocked as f64);
         gauge!(PARKED, "group" => group.name.clone()).set(parked as f64);
     }

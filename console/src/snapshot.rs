@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, sync::OnceLock};
 use messaging::blocking::{Audited, PartitionState};
 use serde::Serialize;
 
-use crate::{fingerprint::Fingerprint, lag::Cause, redrive::Redrive};
+use crate::{
+    fingerprint::Fingerprint,
+    lag::{Cause, Unknown},
+    redrive::Redrive,
+};
 
 /// One moment.
 #[derive(Debug, Default, Serialize)]
@@ -52,6 +56,10 @@ pub struct Group {
     pub takes_commands: bool,
     /// Records of all partitions that are still to be consumed.
     pub lag_records: i64,
+    /// The largest of its partitions, of which that is known; `None` where it is of none.
+    pub lag_seconds: Option<f64>,
+    /// The earliest of its partitions.
+    pub next_record_at: Option<String>,
     /// The gravest of its partitions' causes.
     pub cause: Cause,
     /// Each partition for which it has an offset or a member.
@@ -73,6 +81,12 @@ pub struct PartitionLag {
     pub last_stable_offset: i64,
     /// Records to be consumed.
     pub lag_records: i64,
+    /// For how long the next record to be consumed has waited: now less its timestamp; 0 when there is none.
+    pub lag_seconds: Option<f64>,
+    /// Why that is not known.
+    pub lag_seconds_unknown: Option<Unknown>,
+    /// The timestamp of that record, RFC 3339.
+    pub next_record_at: Option<String>,
     /// Why there are any.
     pub cause: Cause,
     /// Since when the offset has not moved although there is lag, RFC 3339, as far as this console has seen.

@@ -61,7 +61,7 @@ pub fn token(asked: &TokenArgs) {
 /// Shows groups.
 pub async fn groups(config: &Config) -> anyhow::Result<()> {
     let snapshot = snapshot(config).await?;
-    show::rows(config.json, &json!(snapshot.groups), &["name", "state", "lag_records", "cause"]);
+    show::rows(config.json, &json!(snapshot.groups), &["name", "state", "lag_records", "lag_seconds", "cause"]);
     Ok(())
 }
 

@@ -116,5 +116,7 @@ if (by("sign-in")) {
   by("record-close").addEventListener("click", () => by("record").close());
   by("sign-out")?.addEventListener("click", async () => { await ask("DELETE", "/v1/session"); location.reload(); });
   relative(document);
+  // What is shown of a moment grows old between two changes.
+  setInterval(() => relative(document), 5000);
   follow();
 }
