@@ -29,7 +29,8 @@ pub enum Role {
     View,
     /// Skip, unblock, unpark, pause, resume, redrive.
     Operate,
-    /// Also what gives up records that nobody has looked at: ignore from here on; and a redrive beyond the loop guard.
+    /// Also what gives up records that nobody has looked at, ignore from here on; a redrive beyond the loop guard; and to say
+    /// what a record is to hold, by editing a letter.
     Admin,
 }
 

@@ -9,8 +9,8 @@ use messaging::settings::{self, Settings};
 use shared::config::{Common, Invalid, duration_between};
 
 pub use verbs::{
-    BlockingArgs, BlockingVerb, ContinueArgs, DeadLettersArgs, DeadLettersVerb, ParkedArgs, ParkedVerb, PartitionArgs,
-    RecordArgs, RedriveArgs, ShowArgs, TokenArgs, Verb, Why,
+    BlockingArgs, BlockingVerb, ContinueArgs, DeadLettersArgs, DeadLettersVerb, DifferenceArgs, LetterArgs, ParkedArgs,
+    ParkedVerb, PartitionArgs, RecordArgs, RedriveArgs, ShowArgs, TokenArgs, Verb, Why,
 };
 
 use crate::{access::Tokens, redaction::Redaction, services::ServiceAddress};
@@ -187,5 +187,6 @@ mod tests {
             assert!(of(args).is_err(), "{args:?}");
         }
         assert!(of(&["--fingerprint", "f", "--rate", "0"]).is_err());
+        assert!(of(&["--fingerprint", "f", "--edit", "f.json"]).is_err(), "one letter is edited");
     }
 }

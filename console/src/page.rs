@@ -59,6 +59,7 @@ fn whole(body: &Markup) -> Html<String> {
                 title { "Siteview console" }
                 link rel="stylesheet" href="/assets/console.css";
                 script src="/assets/console.js" defer {}
+                script src="/assets/letters.js" defer {}
             }
             (body)
         }
@@ -188,6 +189,23 @@ fn dialogs() -> Markup {
                 div.buttons {
                     button #do type="submit" { "Do it" }
                     button #cancel type="button" { "Cancel" }
+                }
+            }
+        }
+        dialog #edit aria-labelledby="edit-says" {
+            form method="dialog" {
+                h2 #edit-says {}
+                p #edit-note {}
+                label for="edit-key" { "Key" }
+                input #edit-key autocomplete="off" spellcheck="false";
+                label for="edit-value" { "Value" }
+                textarea #edit-value rows="10" spellcheck="false" {}
+                label for="edit-headers" { "Headers, one a line: " code { "name: value" } }
+                textarea #edit-headers rows="4" spellcheck="false" {}
+                p #edit-refusal role="alert" {}
+                div.buttons {
+                    button #edit-go type="submit" { "Redrive as edited" }
+                    button #edit-cancel type="button" { "Cancel" }
                 }
             }
         }

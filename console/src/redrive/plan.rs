@@ -13,11 +13,16 @@ use messaging::{
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::{
-    Counts, REDRIVES_TOPIC, Redrive, RedriveError, RedriveState, Selection, Step,
+    Counts, Edit, Editable, REDRIVES_TOPIC, Redrive, RedriveError, RedriveState, Selection, Step,
     ledger::Ledger,
     scan::{BatchMax, Scan},
 };
-use crate::survey::{ANSWER_MAX, onlooker};
+use crate::{
+    letter::{Raw, origin},
+    records,
+    redaction::Redaction,
+    survey::{ANSWER_MAX, onlooker},
+};
 
 /// Time for a count; a topic that takes longer is too long to be counted before it is redriven.
 const COUNT_MAX: Duration = Duration::from_secs(60);
@@ -31,6 +36,8 @@ pub(crate) struct Wanted {
     pub(crate) redrive_max: u64,
     pub(crate) by: String,
     pub(crate) reason: String,
+    /// Of one letter, checked.
+    pub(crate) edit: Option<Edit>,
 }
 
 /// Checks what is asked for and makes a redrive of it, which nobody works on yet. Makes the topic of steps where it is missing.
@@ -56,6 +63,14 @@ fn plan(settings: &Settings, wanted: Wanted) -> Result<(Redrive, i32), RedriveEr
     if partitions.is_empty() || !topic.ends_with("-dlq") {
         return Err(RedriveError::Refused(format!("there is no dead-letter topic {topic}")));
     }
+    let edit = match (wanted.edit, &wanted.selection) {
+        (None, _) => None,
+        (Some(edit), Selection::Letter { partition, offset }) => {
+            let changes = edit.changes(&letter(settings, &topic, *partition, *offset)?);
+            Some(changes.ok_or_else(|| RedriveError::Refused("the edit changes nothing".to_owned()))?)
+        }
+        (Some(_), _) => return Err(RedriveError::Refused("an edit is of one letter".to_owned())),
+    };
     let id = topic_id::fetch(&consumer, &topic).map_err(&failed)?;
     let (next, ends) = range(&consumer, &topic, &partitions, &wanted.selection)?;
     let redrive = Redrive {
@@ -72,8 +87,34 @@ fn plan(settings: &Settings, wanted: Wanted) -> Result<(Redrive, i32), RedriveEr
         next,
         ends,
         counts: Counts::default(),
+        edited: edit.as_ref().map(Edit::parts).unwrap_or_default(),
+        edit,
     };
     Ok((redrive, i32::try_from(metadata.brokers().len()).unwrap_or(1)))
+}
+
+/// A letter as it stands there.
+fn letter(settings: &Settings, topic: &str, partition: i32, offset: i64) -> Result<Raw, RedriveError> {
+    let found = records::raw(settings, topic, partition, offset).map_err(RedriveError::kafka("reading the letter"))?;
+    let is_letter = |raw: &Raw| origin(topic, &raw.headers).is_some();
+    found
+        .filter(is_letter)
+        .ok_or_else(|| RedriveError::Refused(format!("{topic}-{partition} has no letter at offset {offset}")))
+}
+
+/// A letter as a person may edit it: what the rules hide is left out.
+pub(crate) async fn editable(
+    settings: &Settings,
+    redaction: &Redaction,
+    topic: &str,
+    (partition, offset): (i32, i64),
+) -> Result<Editable, RedriveError> {
+    let (settings, redaction, topic) = (settings.clone(), redaction.clone(), topic.to_owned());
+    blocking(move || {
+        let letter = letter(&settings, &topic, partition, offset)?;
+        Ok(Editable::of(&redaction, &topic, &letter))
+    })
+    .await
 }
 
 type Offsets = BTreeMap<i32, i64>;
@@ -148,7 +189,7 @@ pub(crate) async fn last(settings: &Settings, id: &str) -> Result<Redrive, Redri
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     look: impl FnOnce() -> Result<T, RedriveError> + Send + 'static,
 ) -> Result<T, RedriveError> {
     tokio::task::spawn_blocking(look).await.expect("it neither panics nor is aborted")

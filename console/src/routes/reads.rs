@@ -18,6 +18,7 @@ use crate::{
     fingerprint::Fingerprint,
     page,
     records::{self, Cursor},
+    redrive,
     snapshot::Snapshot,
 };
 
@@ -98,6 +99,17 @@ pub(crate) async fn letters(
     let (letters, next) = blocking_look(&app, look).await?;
     let next = next.map(|(partition, offset)| format!("{partition}:{offset}"));
     Ok(Json(json!({"letters": letters, "next": next})))
+}
+
+/// A letter as it may be edited.
+pub(crate) async fn editable(
+    State(app): State<Arc<App>>,
+    Path((topic, partition, offset)): Path<(String, i32, i64)>,
+) -> Result<Response, Error> {
+    known(&app, &topic)?;
+    let _place = app.place()?;
+    let letter = redrive::editable(&app.settings, &app.redaction, &topic, (partition, offset)).await?;
+    Ok(Json(letter).into_response())
 }
 
 fn cursor(text: &str) -> Result<Cursor, Error> {

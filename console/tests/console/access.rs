@@ -62,6 +62,7 @@ async fn each_role_does_what_it_may_and_nothing_more() -> Result<()> {
     let command = |verb: &str| json!({"group": stage.group, "verb": verb, "topic": stage.topic, "partition": 0, "offset": 0, "reason": "x", "confirm": "0@0"});
     let redrive =
         |max: u64| json!({"topic": "t-g-dlq", "fingerprint": "f", "redrive_max": max, "reason": "x", "confirm": "f"});
+    let edit = || json!({"topic": "t-g-dlq", "partition": 0, "offset": 0, "edit": {"key": "none"}, "reason": "x", "confirm": "0@0"});
     // What a role may do goes on to be looked at: 404, there is no such group; 409, there is no such topic.
     for (asked, expected) in [
         (&(|| get("/v1/overview")) as &dyn Fn() -> Asked<'static>, [401, 200, 200, 200]),
@@ -70,6 +71,7 @@ async fn each_role_does_what_it_may_and_nothing_more() -> Result<()> {
         (&|| post("/v1/commands", command("ignore")), [401, 403, 403, 404]),
         (&|| post("/v1/redrives", redrive(3)), [401, 403, 409, 409]),
         (&|| post("/v1/redrives", redrive(4)), [401, 403, 403, 409]),
+        (&|| post("/v1/redrives", edit()), [401, 403, 403, 409]),
         (&|| post("/v1/redrives/x/stop", json!({})), [401, 403, 404, 404]),
         (&|| post("/v1/redrives/x/continue", json!({})), [401, 403, 404, 404]),
     ] {
