@@ -178,11 +178,15 @@ mod tests {
     }
 
     #[test]
-    fn a_redrive_is_of_one_letter_or_of_one_kind() {
+    fn a_redrive_is_of_named_letters_or_of_one_kind() {
         let of = |args: &[&'static str]| {
             config(&[&["dead-letters", "redrive", "--topic", "t-g-dlq", "--reason", "why"][..], args].concat())
         };
         assert!(of(&["--partition", "0", "--offset", "3"]).is_ok() && of(&["--fingerprint", "f"]).is_ok());
+        assert!(of(&["--letter", "0@3", "--letter", "1@4"]).is_ok());
+        for args in [&["--letter", "0"][..], &["--letter", "0@-1"], &["--letter", "0@3", "--fingerprint", "f"]] {
+            assert!(of(args).is_err(), "{args:?}");
+        }
         for args in [&[][..], &["--offset", "3"], &["--partition", "0"], &["--fingerprint", "f", "--offset", "3"]] {
             assert!(of(args).is_err(), "{args:?}");
         }

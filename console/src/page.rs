@@ -192,6 +192,16 @@ fn dialogs() -> Markup {
                 }
             }
         }
+        dialog #letters aria-labelledby="letters-says" {
+            h2 #letters-says {}
+            p #letters-note role="status" {}
+            ul #letters-list {}
+            div.buttons {
+                button #letters-more type="button" { "More" }
+                button #letters-redrive type="button" .does .operate { "Redrive chosen" }
+                button #letters-close type="button" { "Close" }
+            }
+        }
         dialog #edit aria-labelledby="edit-says" {
             form method="dialog" {
                 h2 #edit-says {}

@@ -48,6 +48,8 @@ pub(crate) use workers::Workers;
 
 /// Topic of the steps; one partition.
 pub const REDRIVES_TOPIC: &str = "console.redrives";
+/// Letters that are chosen one by one; the choice stands in each step.
+pub const CHOSEN_MAX: usize = 1000;
 /// Fastest rate, in records per second.
 pub const RATE_MAX: u32 = 100_000;
 
@@ -106,14 +108,39 @@ pub enum Selection {
         /// Offset in it.
         offset: i64,
     },
+    /// Several that somebody has chosen: partition and offset of each.
+    Letters(BTreeSet<(i32, i64)>),
     /// All of a kind.
     Fingerprint(Fingerprint),
 }
 
 impl Selection {
-    /// What a person types to confirm that this is what they mean: `<partition>@<offset>`, or the fingerprint.
+    /// Of chosen places; an error when there are none, or too many.
+    pub fn of_places(places: impl IntoIterator<Item = (i32, i64)>) -> Result<Self, String> {
+        let places: BTreeSet<(i32, i64)> = places.into_iter().collect();
+        match places.first() {
+            Some((partition, offset)) if places.len() == 1 => {
+                Ok(Self::Letter { partition: *partition, offset: *offset })
+            }
+            Some(_) if places.len() <= CHOSEN_MAX => Ok(Self::Letters(places)),
+            Some(_) => Err(format!("{} letters are chosen, {CHOSEN_MAX} at most may be", places.len())),
+            None => Err("no letter is chosen".to_owned()),
+        }
+    }
+
+    /// Whether a letter at this place, of this kind, is meant.
+    fn means(&self, place: (i32, i64), kind: &Fingerprint) -> bool {
+        match self {
+            Self::Letter { partition, offset } => (*partition, *offset) == place,
+            Self::Letters(places) => places.contains(&place),
+            Self::Fingerprint(fingerprint) => fingerprint == kind,
+        }
+    }
+
+    /// What a person types to confirm that this is what they mean: `<partition>@<offset>`, how many, or the fingerprint.
     pub fn confirmation(&self) -> String {
         match self {
+            Self::Letters(places) => format!("{} letters", places.len()),
             Self::Letter { partition, offset } => format!("{partition}@{offset}"),
             Self::Fingerprint(fingerprint) => fingerprint.to_string(),
         }

@@ -210,6 +210,7 @@ fn edit(path: &Path) -> anyhow::Result<Edit> {
 async fn begin(config: &Config, asked: &RedriveArgs) -> anyhow::Result<()> {
     let selection = match (&asked.fingerprint, asked.partition, asked.offset) {
         (Some(fingerprint), ..) => Selection::Fingerprint(fingerprint.clone().into()),
+        (None, None, None) => Selection::of_places(asked.letter.iter().copied()).map_err(Refused)?,
         (None, partition, offset) => Selection::Letter {
             partition: partition.unwrap_or_default(),
             offset: offset.context("clap demands one or the other")?,

@@ -173,7 +173,7 @@ pub struct RedriveArgs {
     #[arg(long, value_name = "TOPIC")]
     pub topic: String,
     /// All of this kind
-    #[arg(long, value_name = "FINGERPRINT", required_unless_present = "offset", conflicts_with_all = ["offset", "partition"])]
+    #[arg(long, value_name = "FINGERPRINT", required_unless_present_any = ["offset", "letter"], conflicts_with_all = ["offset", "partition", "letter"])]
     pub fingerprint: Option<String>,
     /// One letter: partition of the dead-letter topic
     #[arg(long, value_name = "PARTITION", requires = "offset", value_parser = clap::value_parser!(i32).range(0..))]
@@ -181,6 +181,9 @@ pub struct RedriveArgs {
     /// One letter: offset in that partition
     #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = clap::value_parser!(i64).range(0..))]
     pub offset: Option<i64>,
+    /// Several letters, each named: partition@offset, as often as there are letters
+    #[arg(long, value_name = "PLACE", value_parser = place, conflicts_with_all = ["offset", "partition"])]
+    pub letter: Vec<(i32, i64)>,
     /// One letter: what it is to have instead, a JSON file of key, value, headers, as `dead-letters edit` prints it
     #[arg(long, value_name = "PATH", requires = "offset")]
     pub edit: Option<PathBuf>,
@@ -215,6 +218,13 @@ pub struct TokenArgs {
     /// What they may do
     #[arg(long, value_enum)]
     pub role: Role,
+}
+
+/// `<partition>@<offset>`.
+fn place(text: &str) -> Result<(i32, i64), String> {
+    let numbers = text.split_once('@').and_then(|(of, offset)| Some((of.parse().ok()?, offset.parse().ok()?)));
+    let is_place = |(of, offset): &(i32, i64)| *of >= 0 && *offset >= 0;
+    numbers.filter(is_place).ok_or_else(|| "write partition@offset, such as 0@17".to_owned())
 }
 
 fn reason(text: &str) -> Result<String, String> {

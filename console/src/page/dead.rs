@@ -69,10 +69,18 @@ fn row(topic: &DeadLetters, kind: &Kind) -> Vec<Markup> {
         moment(&kind.first_at),
         moment(&kind.last_at),
         html! {
-            (record_button(&topic.topic, partition, offset)) (one.button()) (edit_button(&topic.topic, partition, offset))
-            (all_button)
+            (record_button(&topic.topic, partition, offset)) (letters_button(&topic.topic, kind)) (one.button())
+            (edit_button(&topic.topic, partition, offset)) (all_button)
         },
     ]
+}
+
+/// A button that lists the letters of a kind, to be chosen from.
+fn letters_button(topic: &str, kind: &Kind) -> Markup {
+    html! {
+        button type="button" .lists id=(format!("letters-{topic}-{}", kind.fingerprint)) data-topic=(topic)
+            data-fingerprint=(kind.fingerprint) { "Letters" }
+    }
 }
 
 /// A button that opens the letter to be edited.

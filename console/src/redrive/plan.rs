@@ -127,30 +127,36 @@ fn range(
     selection: &Selection,
 ) -> Result<(Offsets, Offsets), RedriveError> {
     let failed = RedriveError::kafka("the ends of the dead letters");
-    let (mut next, mut ends) = (Offsets::new(), Offsets::new());
+    let mut logs = BTreeMap::new();
     for of in partitions {
-        let (low, high) = consumer.fetch_watermarks(topic, *of, ANSWER_MAX).map_err(&failed)?;
-        match selection {
-            Selection::Letter { partition, .. } if partition != of => {}
-            Selection::Letter { offset, .. } if (low..high).contains(offset) => {
-                next.insert(*of, *offset);
-                ends.insert(*of, offset + 1);
-            }
-            Selection::Letter { offset, .. } => {
-                return Err(RedriveError::Refused(format!(
-                    "{topic}-{of} has no offset {offset}: it has {low} to {high}"
-                )));
-            }
-            Selection::Fingerprint(_) => {
-                next.insert(*of, low);
-                ends.insert(*of, high);
-            }
+        logs.insert(*of, consumer.fetch_watermarks(topic, *of, ANSWER_MAX).map_err(&failed)?);
+    }
+    range_of(&logs, selection).map_err(|why| RedriveError::Refused(format!("{topic} {why}")))
+}
+
+/// The same of logs that begin and end there. Pure. What lies between chosen letters is read, and not meant.
+fn range_of(logs: &BTreeMap<i32, (i64, i64)>, selection: &Selection) -> Result<(Offsets, Offsets), String> {
+    let chosen: Vec<(i32, i64)> = match selection {
+        Selection::Letter { partition, offset } => vec![(*partition, *offset)],
+        Selection::Letters(places) => places.iter().copied().collect(),
+        Selection::Fingerprint(_) => {
+            return Ok((
+                logs.iter().map(|(of, log)| (*of, log.0)).collect(),
+                logs.iter().map(|(of, log)| (*of, log.1)).collect(),
+            ));
         }
+    };
+    let (mut next, mut ends) = (Offsets::new(), Offsets::new());
+    for (partition, offset) in chosen {
+        let (low, high) = logs.get(&partition).ok_or_else(|| format!("has no partition {partition}"))?;
+        if !(low..high).contains(&&offset) {
+            return Err(format!("has no offset {offset} in partition {partition}: it has {low} to {high}"));
+        }
+        // Places are in order.
+        next.entry(partition).or_insert(offset);
+        ends.insert(partition, offset + 1);
     }
-    match ends.is_empty() {
-        true => Err(RedriveError::Refused(format!("{topic} has no such partition"))),
-        false => Ok((next, ends)),
-    }
+    Ok((next, ends))
 }
 
 /// What a redrive would do, as things stand: moves nothing.
@@ -201,5 +207,34 @@ impl Counts {
         self.moved_before += other.moved_before;
         self.guarded += other.guarded;
         self.without_value += other.without_value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redrive_reads_from_the_first_letter_to_the_last_of_each_partition() {
+        let logs = BTreeMap::from([(0, (10, 20)), (1, (0, 5)), (2, (0, 0))]);
+        let of = |places: &[(i32, i64)]| range_of(&logs, &Selection::of_places(places.iter().copied()).unwrap());
+        assert_eq!(of(&[(1, 3)]), Ok(([(1, 3)].into(), [(1, 4)].into())));
+        assert_eq!(of(&[(1, 3), (0, 12), (0, 19), (0, 10)]), Ok(([(0, 10), (1, 3)].into(), [(0, 20), (1, 4)].into())));
+        for (places, why) in
+            [([(0, 9), (1, 3)], "offset 9"), ([(0, 20), (1, 3)], "offset 20"), ([(0, 10), (3, 0)], "partition 3")]
+        {
+            assert!(of(&places).unwrap_err().contains(why), "{places:?}");
+        }
+        let kind = Selection::Fingerprint("f".to_owned().into());
+        let all = ([(0, 10), (1, 0), (2, 0)].into(), [(0, 20), (1, 5), (2, 0)].into());
+        assert_eq!(range_of(&logs, &kind), Ok(all));
+    }
+
+    #[test]
+    fn chosen_letters_are_some_and_not_too_many() {
+        let of = |count: i64| Selection::of_places((0..count).chain(0..count).map(|offset| (0, offset)));
+        assert_eq!(of(1).unwrap().confirmation(), "0@0");
+        assert_eq!(of(3).unwrap().confirmation(), "3 letters");
+        assert!(of(1000).is_ok() && of(1001).is_err() && of(0).is_err());
     }
 }

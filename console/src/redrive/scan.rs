@@ -15,7 +15,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{Before, Counts, Redrive, RedriveError, Selection, ledger::Ledger};
+use super::{Before, Counts, Redrive, RedriveError, ledger::Ledger};
 use crate::{
     fingerprint::Fingerprint,
     letter::{Raw, kind, origin},
@@ -136,11 +136,7 @@ impl Scan {
 fn judge(topic: &str, redrive: &Redrive, ledger: &Ledger, record: Raw, counts: &mut Counts) -> Option<Moved> {
     let origin = origin(topic, &record.headers)?;
     let (fingerprint, _) = kind(&origin);
-    let is_meant = match &redrive.selection {
-        Selection::Letter { partition, offset } => (*partition, *offset) == (record.partition, record.offset),
-        Selection::Fingerprint(wanted) => *wanted == fingerprint,
-    };
-    if !is_meant {
+    if !redrive.selection.means((record.partition, record.offset), &fingerprint) {
         return None;
     }
     let has_new_value = redrive.edit.as_ref().is_some_and(|edit| edit.value.is_some());

@@ -30,6 +30,8 @@ pub(crate) struct Body {
     fingerprint: Option<Fingerprint>,
     partition: Option<i32>,
     offset: Option<i64>,
+    /// Partition and offset of each.
+    letters: Option<Vec<(i32, i64)>>,
     rate: Option<u32>,
     redrive_max: Option<u64>,
     /// What the letter is to have instead; of one letter.
@@ -67,10 +69,11 @@ pub(crate) async fn begin(
     let is_admins = redrive_max > app.redrive_max || sent.edit.is_some();
     wants(&caller, if is_admins { Role::Admin } else { Role::Operate })?;
     sent.edit.as_ref().map_or(Ok(()), Edit::check).map_err(Error::InvalidParameter)?;
-    let selection = match (sent.fingerprint, sent.partition, sent.offset) {
-        (Some(fingerprint), None, None) => Selection::Fingerprint(fingerprint),
-        (None, Some(partition), Some(offset)) => Selection::Letter { partition, offset },
-        _ => return Err(Error::InvalidParameter("name a fingerprint, or partition and offset".to_owned())),
+    let selection = match (sent.fingerprint, sent.partition, sent.offset, sent.letters) {
+        (Some(fingerprint), None, None, None) => Selection::Fingerprint(fingerprint),
+        (None, Some(partition), Some(offset), None) => Selection::Letter { partition, offset },
+        (None, None, None, Some(letters)) => Selection::of_places(letters).map_err(Error::InvalidParameter)?,
+        _ => return Err(Error::InvalidParameter("name a fingerprint, or partition and offset, or letters".to_owned())),
     };
     let rate_per_second = sent.rate.unwrap_or(RATE_DEFAULT);
     if !(1..=RATE_MAX).contains(&rate_per_second) {

@@ -260,6 +260,43 @@ async fn an_edited_letter_goes_back_as_edited_and_what_was_before_is_kept() -> R
     by_command_line(&stage, &dead).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_that_somebody_chose_go_back_and_those_between_them_do_not() -> Result<()> {
+    let stage = Stage::new(3).await?;
+    stage.bury(&(0..12).map(letter).collect::<Vec<_>>()).await?;
+    let (dead, console) = (stage.dead_letter_topic(), stage.console(&[]).await?);
+    kinds(&console, &dead, 12).await?;
+    let with = |letters: Value, confirm: &str| json!({"topic": dead, "letters": letters, "reason": "these", "confirm": confirm});
+    for (body, expected) in [
+        (with(json!([]), "0 letters"), 400),
+        (with(json!([[0, 0], [0, 99]]), "2 letters"), 409),
+        (with(json!([[0, 0], [7, 0]]), "2 letters"), 409),
+        (with(json!([[0, 0], [2, 1]]), "3 letters"), 400),
+        (
+            json!({"topic": dead, "letters": [[0, 0], [2, 1]], "edit": {"key": "none"}, "reason": "x", "confirm": "2 letters"}),
+            409,
+        ),
+    ] {
+        let (status, problem) = console.post_json("/v1/redrives", &body).await?;
+        ensure!(status == expected, "{body}: {status} {problem}");
+    }
+    // Of two kinds and partitions; one is named twice.
+    let places = json!([[0, 3], [2, 1], [0, 0], [0, 3]]);
+    let (status, begun) = console.post_json("/v1/redrives", &with(places, "3 letters")).await?;
+    ensure!(status == 202, "{begun}");
+    let done = until_state(&console, begun["id"].as_str().context("an id")?, "done").await?;
+    ensure!(done["counts"]["moved"] == 3 && done["selection"]["letters"] == json!([[0, 0], [0, 3], [2, 1]]), "{done}");
+    let values =
+        async || -> Result<BTreeSet<String>> { Ok(stage.committed_records().await?.iter().map(text).collect()) };
+    let set = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<BTreeSet<_>>();
+    ensure!(values().await? == set(&["order-0", "order-9", "order-5"]), "{:?}", values().await?);
+    let by_verb = ["dead-letters", "redrive", "--topic", &dead, "--letter", "1@0", "--letter", "0@0", "--reason", "x"];
+    let (done, code) = stage.verb(&by_verb).await?;
+    ensure!(code == 0 && done["counts"]["moved"] == 1 && done["counts"]["moved_before"] == 1, "{done}");
+    ensure!(values().await? == set(&["order-0", "order-9", "order-5", "order-1"]));
+    Ok(())
+}
+
 async fn by_command_line(stage: &Stage, dead: &str) -> Result<()> {
     let place = ["--topic", dead, "--partition", "0", "--offset", "1"];
     let (mut edit, code) = stage.verb(&[&["dead-letters", "edit"][..], &place].concat()).await?;
