@@ -26,6 +26,7 @@ use crate::{
     services::Services,
     snapshot::{RedriveRow, Snapshot},
     survey::{ANSWER_MAX, Survey, Surveyor, onlooker},
+    view,
 };
 
 /// Offsets of a partition of dead letters that are read.
@@ -221,7 +222,7 @@ impl Follower {
     fn snapshot(&self) -> Snapshot {
         let now = jiff::Timestamp::now();
         let groups = self.survey.groups(&self.board, now.as_millisecond());
-        let workers = &self.following.workers;
+        let (workers, services) = (&self.following.workers, self.following.services.all());
         let row = |redrive: &crate::redrive::Redrive| {
             let (works_here, failure) = workers.look(&redrive.id);
             RedriveRow { redrive: redrive.clone(), works_here, failure }
@@ -235,12 +236,14 @@ impl Follower {
             complete: self.error.is_none() && self.behind.is_empty(),
             error: self.error.clone(),
             retry_topics: self.survey.retry_topics(&groups),
+            generations: view::generations(&services, &groups),
+            replicas: view::replicas(&services),
+            services,
             groups,
             held: self.board.held_rows(),
             dead_letters: self.board.dead_letters(),
             redrives: self.board.redrives().map(row).collect(),
             open_transactions: self.survey.open_transactions.clone(),
-            services: self.following.services.all(),
             audits: self.board.audits(),
             beyond_limits,
             page: std::sync::OnceLock::new(),

@@ -12,6 +12,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `follow`, `board`, `survey`, `age`, `lag` | one thread that reads Kafka; what it has read, folded; what brokers tell; how old the next record of a group is; why a group is behind |
+//! | [`services`], `view` | what admin ports of services say; generations of the view and its replicas, read off that |
 //! | `snapshot`, `page` | one moment as data, and as a page |
 //! | `records`, `letter`, `fingerprint`, [`redaction`] | single records on demand; kinds of dead letters; what nobody may see |
 //! | `commands`, `redrive` | what changes something |
@@ -53,6 +54,7 @@ mod routes;
 mod snapshot;
 mod survey;
 pub mod verbs;
+mod view;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -9,15 +9,26 @@ use tokio::sync::watch;
 use crate::snapshot::Snapshot;
 
 /// What is taken out of the metrics of services: lag, replicas and their freshness, what stands.
-pub(crate) const TOLD: [&str; 7] = [
+pub(crate) const TOLD: [&str; 9] = [
+    GENERATION,
+    REPLICA_GENERATION,
     "writer_lag_records",
     "writer_blocked",
-    "reader_replica_lag_seconds",
-    "reader_replica_healthy",
+    REPLICA_LAG,
+    REPLICA_HEALTHY,
     "consumer_blocked",
     "consumer_parked_records",
     "messaging_kv_store_remaining_offsets",
 ];
+
+/// Of writers: 1 for the state that a generation is in, labels `generation`, `group`, `state`.
+pub(crate) const GENERATION: &str = "writer_generation";
+/// Of readers, label `replica`: the generation that it serves.
+pub(crate) const REPLICA_GENERATION: &str = "reader_replica_generation";
+/// Of readers, label `replica`: 1 while it can be asked.
+pub(crate) const REPLICA_HEALTHY: &str = "reader_replica_healthy";
+/// Of readers, label `replica`: for how long it has lacked something, at most.
+pub(crate) const REPLICA_LAG: &str = "reader_replica_lag_seconds";
 
 const BLOCKED: &str = "console_blocked_partitions";
 const PARKED: &str = "console_parked_keys";

@@ -4,6 +4,7 @@
 mod dead;
 mod held;
 mod lags;
+mod view;
 
 use axum::response::Html;
 use maud::{DOCTYPE, Markup, html};
@@ -82,6 +83,8 @@ pub(crate) fn main_of(snapshot: &Snapshot) -> &str {
             (lags::groups(snapshot))
             (lags::retries(snapshot))
             (lags::transactions(snapshot))
+            (view::generations(snapshot))
+            (view::replicas(snapshot))
             (lags::services(snapshot))
             (held::audits(snapshot))
         };

@@ -37,6 +37,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/session", post(session::begin).delete(session::end))
         .route("/v1/overview", get(reads::overview))
         .route("/v1/groups", get(reads::groups))
+        .route("/v1/generations", get(reads::generations))
+        .route("/v1/replicas", get(reads::replicas))
         .route("/v1/blocking", get(reads::blocking))
         .route("/v1/parked", get(reads::parked))
         .route("/v1/dead-letters", get(reads::dead_letters))

@@ -9,6 +9,7 @@ use crate::{
     fingerprint::Fingerprint,
     lag::{Cause, Unknown},
     redrive::Redrive,
+    view::{Generation, Replica},
 };
 
 /// One moment.
@@ -34,6 +35,10 @@ pub struct Snapshot {
     pub open_transactions: Vec<OpenTransaction>,
     /// Services that the console was told about.
     pub services: Vec<Service>,
+    /// Generations of the view, as those that write it tell.
+    pub generations: Vec<Generation>,
+    /// Its replicas, as those that read it tell.
+    pub replicas: Vec<Replica>,
     /// What happened last in the groups, the newest first.
     pub audits: Vec<AuditRow>,
     /// What is not shown because a limit of the console was reached.

@@ -38,6 +38,14 @@ pub(crate) async fn groups(State(app): State<Arc<App>>) -> Response {
     Json(&app.snapshot().groups).into_response()
 }
 
+pub(crate) async fn generations(State(app): State<Arc<App>>) -> Response {
+    Json(&app.snapshot().generations).into_response()
+}
+
+pub(crate) async fn replicas(State(app): State<Arc<App>>) -> Response {
+    Json(&app.snapshot().replicas).into_response()
+}
+
 pub(crate) async fn blocking(State(app): State<Arc<App>>) -> Json<Value> {
     Json(blocking_of(&app.snapshot()))
 }
