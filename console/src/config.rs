@@ -41,7 +41,7 @@ pub struct Args {
     admin_listen: SocketAddr,
 
     /// Who may do what: a TOML file of [[token]] with name, role (view, operate, admin) and sha256, as `console token` makes
-    /// them [default: none; whoever is on this machine may do everything]
+    /// them; read again when it changes [default: none; whoever is on this machine may do everything]
     #[arg(long, env = "CONSOLE_TOKENS_FILE", global = true, value_name = "PATH")]
     tokens_file: Option<PathBuf>,
 
@@ -84,6 +84,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub tokens: Option<Tokens>,
+    pub tokens_file: Option<PathBuf>,
     pub redaction: Redaction,
     pub services: Vec<ServiceAddress>,
     pub only_groups: BTreeSet<String>,
@@ -115,6 +116,7 @@ impl Config {
             listen: args.listen,
             admin_listen: args.admin_listen,
             tokens,
+            tokens_file: args.tokens_file,
             redaction: args.redaction_file.as_deref().map(Redaction::read).transpose()?.unwrap_or_default(),
             services: services(&args.service)?,
             only_groups: args.only_groups.into_iter().filter(|group| !group.is_empty()).collect(),

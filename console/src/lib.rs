@@ -16,7 +16,7 @@
 //! | `snapshot`, `page` | one moment as data, and as a page |
 //! | `records`, `letter`, `fingerprint`, [`redaction`] | single records on demand; kinds of dead letters; what nobody may see |
 //! | `commands`, `redrive` | what changes something |
-//! | [`access`], `gate`, `router`, `routes`, `error` | who may do what, and the API |
+//! | [`access`], `server`, `gate`, `router`, `routes`, `error` | who may do what, and the API |
 //! | `verbs` | the same on the command line, straight on Kafka |
 //!
 //! # Guarantees
@@ -51,6 +51,7 @@ mod records;
 mod redrive;
 mod router;
 mod routes;
+mod server;
 mod snapshot;
 mod survey;
 pub mod verbs;
@@ -118,8 +119,9 @@ pub async fn serve(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let (mut following, now) = start_following(&config, workers.clone(), services, stop.clone());
     let mut observing = tokio::spawn(observe::follow(now.clone(), kafka));
     let app = Arc::new(App::new(&config, workers.clone(), now, shutdown.clone()));
-    let served = axum::serve(listener, router::router(app)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let mut served = tokio::spawn(served.into_future());
+    let mut reloading = tokio::spawn(access::follow(Arc::clone(&app.access), config.tokens_file.clone()));
+    let served = server::serve(listener, router::router(app), server::Limits::default(), shutdown.clone());
+    let mut served = tokio::spawn(served);
     tracing::info!(listen = %config.listen, admin_listen = %config.admin_listen, "console started");
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -127,6 +129,7 @@ pub async fn serve(config: Config, metrics: PrometheusHandle, shutdown: Cancella
         ended = &mut following => return Err(why(ended)),
         _ = &mut observing => return Err(RunError::TaskEnded("metrics")),
         _ = &mut asking => return Err(RunError::TaskEnded("services")),
+        _ = &mut reloading => return Err(RunError::TaskEnded("tokens")),
         _ = &mut admin => return Err(RunError::TaskEnded("admin port")),
     }
     let drained = async { tokio::join!(workers.drain(), served) };
@@ -136,6 +139,7 @@ pub async fn serve(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     stop.cancel();
     let _ = following.await;
     asking.abort();
+    reloading.abort();
     admin_stop.cancel();
     let _ = tokio::time::timeout(ADMIN_STOP_MAX, admin).await;
     Ok(())
