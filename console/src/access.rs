@@ -1,12 +1,15 @@
 //! Who may do what: bearer tokens with roles, and the sessions of browsers that signed in with one.
 //!
 //! The file holds the SHA-256 of each token and not the token (`console token` makes both), so that who reads the file cannot
-//! act. It is read at start. Without a file everybody who reaches the console is an admin, and it listens on loopback only.
+//! act. It is read at start and again when it changes (`reload`); what is not in it any more is worth nothing from then on, and so are
+//! the sessions that began with it. Without a file everybody who reaches the console is an admin, and it listens on loopback only.
+
+mod reload;
 
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -14,6 +17,9 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use shared::config::Invalid;
+use tokio::sync::watch;
+
+pub(crate) use reload::follow;
 
 const VARIABLE: &str = "CONSOLE_TOKENS_FILE";
 /// A browser signs in again after so long.
@@ -29,7 +35,8 @@ pub enum Role {
     View,
     /// Skip, unblock, unpark, pause, resume, redrive.
     Operate,
-    /// Also what gives up records that nobody has looked at: ignore from here on; and a redrive beyond the loop guard.
+    /// Also what gives up records that nobody has looked at, ignore from here on; a redrive beyond the loop guard; and to say
+    /// what a record is to hold, by editing a letter.
     Admin,
 }
 
@@ -70,7 +77,7 @@ struct Entry {
 }
 
 /// The tokens of a console.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens(Vec<(Digest, Caller)>);
 
 impl Tokens {
@@ -96,10 +103,9 @@ impl Tokens {
         if tokens.is_empty() { Err("holds no [[token]]".to_owned()) } else { Ok(Self(tokens)) }
     }
 
-    fn find(&self, token: &str) -> Option<&Caller> {
-        let digest = digest(token);
+    fn find(&self, digest: &Digest) -> Option<&Caller> {
         // All are looked at, each byte of them: how long it takes tells nothing.
-        let differs = |known: &Digest| known.iter().zip(&digest).fold(0, |differs, (a, b)| differs | (a ^ b)) != 0;
+        let differs = |known: &Digest| known.iter().zip(digest).fold(0, |differs, (a, b)| differs | (a ^ b)) != 0;
         self.0.iter().filter(|(known, _)| !differs(known)).map(|(_, caller)| caller).next_back()
     }
 }
@@ -108,14 +114,17 @@ impl Tokens {
 #[derive(Debug)]
 pub struct Access {
     /// `None`: everybody on this machine.
-    tokens: Option<Tokens>,
-    sessions: Mutex<HashMap<Digest, (Caller, Instant)>>,
+    tokens: Option<RwLock<Tokens>>,
+    /// The token that each began with, and when.
+    sessions: Mutex<HashMap<Digest, (Digest, Instant)>>,
+    /// Changes when other tokens count.
+    replaced: watch::Sender<()>,
 }
 
 impl Access {
     /// With tokens, or open to those who reach a loopback address.
     pub fn new(tokens: Option<Tokens>) -> Self {
-        Self { tokens, sessions: Mutex::default() }
+        Self { tokens: tokens.map(RwLock::new), sessions: Mutex::default(), replaced: watch::Sender::default() }
     }
 
     /// Who everybody is when there are no tokens.
@@ -125,27 +134,50 @@ impl Access {
 
     /// Whose token this is.
     pub fn by_token(&self, token: &str) -> Option<Caller> {
-        self.tokens.as_ref()?.find(token).cloned()
+        self.by_digest(&digest(token))
     }
 
-    /// Whose session this is.
+    /// Whose session this is, with the role that they have now.
     pub fn by_session(&self, id: &str) -> Option<Caller> {
         let mut sessions = self.sessions();
         sessions.retain(|_, (_, begun)| begun.elapsed() < SESSION_AGE_MAX);
-        sessions.get(&digest(id)).map(|(caller, _)| caller.clone())
+        let (token, _) = sessions.get(&digest(id))?;
+        self.by_digest(token)
     }
 
-    /// Begins a session; gives its id, which only the browser keeps.
-    pub fn begin_session(&self, caller: Caller) -> String {
-        let id = secret();
+    /// Begins a session for who has this token; gives its id, which only the browser keeps.
+    pub fn begin_session(&self, token: &str) -> Option<(Caller, String)> {
+        let (caller, id) = (self.by_token(token)?, secret());
         let mut sessions = self.sessions();
         if sessions.len() >= SESSIONS_MAX
             && let Some(oldest) = sessions.iter().min_by_key(|(_, (_, begun))| *begun).map(|(digest, _)| *digest)
         {
             sessions.remove(&oldest);
         }
-        sessions.insert(digest(&id), (caller, Instant::now()));
-        id
+        sessions.insert(digest(&id), (digest(token), Instant::now()));
+        Some((caller, id))
+    }
+
+    /// Changes when other tokens count: who looks on has to ask anew.
+    pub(crate) fn replaced(&self) -> watch::Receiver<()> {
+        self.replaced.subscribe()
+    }
+
+    /// From now on these count; false when they are those that count already. Nothing becomes of an access without tokens.
+    fn replace(&self, tokens: Tokens) -> bool {
+        let Some(now) = &self.tokens else { return false };
+        let mut now = now.write().unwrap_or_else(PoisonError::into_inner);
+        if *now == tokens {
+            return false;
+        }
+        *now = tokens;
+        drop(now);
+        self.replaced.send_replace(());
+        true
+    }
+
+    fn by_digest(&self, token: &Digest) -> Option<Caller> {
+        self.tokens.as_ref()?.read().unwrap_or_else(PoisonError::into_inner).find(token).cloned()
     }
 
     /// Ends a session.
@@ -153,7 +185,7 @@ impl Access {
         self.sessions().remove(&digest(id));
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<Digest, (Caller, Instant)>> {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Digest, (Digest, Instant)>> {
         // Each change is one insertion or removal, so a panic elsewhere leaves the map whole.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -202,15 +234,16 @@ mod tests {
 
     #[test]
     fn a_session_ends_when_it_is_ended_or_makes_room() {
-        let access = Access::new(None);
-        let caller = access.everybody().unwrap();
-        let first = access.begin_session(caller.clone());
-        assert_eq!(access.by_session(&first), Some(caller.clone()));
-        let others: Vec<_> = (0..SESSIONS_MAX).map(|_| access.begin_session(caller.clone())).collect();
+        let access = Access::new(Some(Tokens::parse(&entry("ann", Role::View, "s3cret")).unwrap()));
+        let begin = || access.begin_session("s3cret").unwrap().1;
+        let first = begin();
+        assert_eq!(access.by_session(&first), access.by_token("s3cret"));
+        let others: Vec<_> = (0..SESSIONS_MAX).map(|_| begin()).collect();
         assert_eq!(access.by_session(&first), None, "the oldest made room");
         access.end_session(&others[9]);
         assert_eq!(access.by_session(&others[9]), None);
         assert!(access.by_session(&others[8]).is_some() && access.by_session("x").is_none());
+        assert!(access.begin_session("other").is_none());
     }
 
     #[test]

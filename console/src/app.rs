@@ -17,7 +17,7 @@ const STREAMS_MAX: usize = 64;
 pub(crate) struct App {
     pub(crate) settings: Settings,
     pub(crate) redaction: Redaction,
-    pub(crate) access: Access,
+    pub(crate) access: Arc<Access>,
     pub(crate) workers: Workers,
     /// How things stand.
     pub(crate) now: watch::Receiver<Arc<Snapshot>>,
@@ -38,7 +38,7 @@ impl App {
         Self {
             settings: config.kafka.clone(),
             redaction: config.redaction.clone(),
-            access: Access::new(config.tokens.clone()),
+            access: Arc::new(Access::new(config.tokens.clone())),
             workers,
             now,
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),

@@ -203,7 +203,7 @@ impl Board {
         for (fingerprint, letters) in step.kinds {
             *of_topic.entry(fingerprint).or_default() += letters;
         }
-        self.redrives.insert(step.redrive.id.clone(), step.redrive);
+        self.redrives.insert(step.redrive.id.clone(), step.redrive.without_contents());
         // Ids are ordered by time.
         if self.redrives.len() > REDRIVES_MAX {
             self.redrives.pop_first();

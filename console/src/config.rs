@@ -9,8 +9,8 @@ use messaging::settings::{self, Settings};
 use shared::config::{Common, Invalid, duration_between};
 
 pub use verbs::{
-    BlockingArgs, BlockingVerb, ContinueArgs, DeadLettersArgs, DeadLettersVerb, ParkedArgs, ParkedVerb, PartitionArgs,
-    RecordArgs, RedriveArgs, ShowArgs, TokenArgs, Verb, Why,
+    BlockingArgs, BlockingVerb, ContinueArgs, DeadLettersArgs, DeadLettersVerb, DifferenceArgs, LetterArgs, ParkedArgs,
+    ParkedVerb, PartitionArgs, RecordArgs, RedriveArgs, ShowArgs, TokenArgs, Verb, Why,
 };
 
 use crate::{access::Tokens, redaction::Redaction, services::ServiceAddress};
@@ -41,7 +41,7 @@ pub struct Args {
     admin_listen: SocketAddr,
 
     /// Who may do what: a TOML file of [[token]] with name, role (view, operate, admin) and sha256, as `console token` makes
-    /// them [default: none; whoever is on this machine may do everything]
+    /// them; read again when it changes [default: none; whoever is on this machine may do everything]
     #[arg(long, env = "CONSOLE_TOKENS_FILE", global = true, value_name = "PATH")]
     tokens_file: Option<PathBuf>,
 
@@ -84,6 +84,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub tokens: Option<Tokens>,
+    pub tokens_file: Option<PathBuf>,
     pub redaction: Redaction,
     pub services: Vec<ServiceAddress>,
     pub only_groups: BTreeSet<String>,
@@ -115,6 +116,7 @@ impl Config {
             listen: args.listen,
             admin_listen: args.admin_listen,
             tokens,
+            tokens_file: args.tokens_file,
             redaction: args.redaction_file.as_deref().map(Redaction::read).transpose()?.unwrap_or_default(),
             services: services(&args.service)?,
             only_groups: args.only_groups.into_iter().filter(|group| !group.is_empty()).collect(),
@@ -178,14 +180,19 @@ mod tests {
     }
 
     #[test]
-    fn a_redrive_is_of_one_letter_or_of_one_kind() {
+    fn a_redrive_is_of_named_letters_or_of_one_kind() {
         let of = |args: &[&'static str]| {
             config(&[&["dead-letters", "redrive", "--topic", "t-g-dlq", "--reason", "why"][..], args].concat())
         };
         assert!(of(&["--partition", "0", "--offset", "3"]).is_ok() && of(&["--fingerprint", "f"]).is_ok());
+        assert!(of(&["--letter", "0@3", "--letter", "1@4"]).is_ok());
+        for args in [&["--letter", "0"][..], &["--letter", "0@-1"], &["--letter", "0@3", "--fingerprint", "f"]] {
+            assert!(of(args).is_err(), "{args:?}");
+        }
         for args in [&[][..], &["--offset", "3"], &["--partition", "0"], &["--fingerprint", "f", "--offset", "3"]] {
             assert!(of(args).is_err(), "{args:?}");
         }
         assert!(of(&["--fingerprint", "f", "--rate", "0"]).is_err());
+        assert!(of(&["--fingerprint", "f", "--edit", "f.json"]).is_err(), "one letter is edited");
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     services::Services,
     snapshot::{RedriveRow, Snapshot},
     survey::{ANSWER_MAX, Survey, Surveyor, onlooker},
+    view,
 };
 
 /// Offsets of a partition of dead letters that are read.
@@ -219,8 +220,9 @@ impl Follower {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let groups = self.survey.groups(&self.board);
-        let workers = &self.following.workers;
+        let now = jiff::Timestamp::now();
+        let groups = self.survey.groups(&self.board, now.as_millisecond());
+        let (workers, services) = (&self.following.workers, self.following.services.all());
         let row = |redrive: &crate::redrive::Redrive| {
             let (works_here, failure) = workers.look(&redrive.id);
             RedriveRow { redrive: redrive.clone(), works_here, failure }
@@ -230,16 +232,18 @@ impl Follower {
             beyond_limits.push(format!("topics: {} are not followed, beyond {FOLLOWED_MAX} partitions", self.left_out));
         }
         Snapshot {
-            at: jiff::Timestamp::now().to_string(),
+            at: now.to_string(),
             complete: self.error.is_none() && self.behind.is_empty(),
             error: self.error.clone(),
             retry_topics: self.survey.retry_topics(&groups),
+            generations: view::generations(&services, &groups),
+            replicas: view::replicas(&services),
+            services,
             groups,
             held: self.board.held_rows(),
             dead_letters: self.board.dead_letters(),
             redrives: self.board.redrives().map(row).collect(),
             open_transactions: self.survey.open_transactions.clone(),
-            services: self.following.services.all(),
             audits: self.board.audits(),
             beyond_limits,
             page: std::sync::OnceLock::new(),

@@ -1,4 +1,4 @@
-//! Why a group is behind. Pure.
+//! Why a group is behind, and for how long the next record has waited. Pure.
 
 use messaging::{blocking::PartitionState, groups::GroupState};
 use serde::Serialize;
@@ -75,6 +75,91 @@ pub fn cause(facts: Facts<'_>) -> Cause {
     }
 }
 
+/// What stands at a group's offset or behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// A record of this time, Unix milliseconds.
+    At(i64),
+    /// A record that has no time.
+    WithoutTimestamp,
+    /// Nothing that readers of committed records will ever see: markers, what was aborted.
+    Nothing,
+    /// The brokers did not give it in time.
+    Unread,
+}
+
+/// Why nobody can say for how long the next record has waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unknown {
+    /// The group has no offset, so there is no next record yet.
+    NoOffset,
+    /// All that is left is behind a transaction that is still open, and may be taken back.
+    OpenTransaction,
+    /// The record has none.
+    NoTimestamp,
+    /// The record was not read (yet).
+    NotRead,
+}
+
+impl Unknown {
+    /// As people read it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::NoOffset => "the group has no offset",
+            Self::OpenTransaction => "all of it is behind an open transaction",
+            Self::NoTimestamp => "the next record has no timestamp",
+            Self::NotRead => "the next record is not read yet",
+        }
+    }
+}
+
+/// For how long the next record has waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// There is none.
+    Nothing,
+    /// Since then, Unix milliseconds: the record's timestamp, set by who produced it or by the broker.
+    Since(i64),
+    /// That cannot be known.
+    Unknown(Unknown),
+}
+
+impl Waiting {
+    /// Of a partition: its lag in all records and in visible ones, and what stands at its offset, where somebody has looked.
+    pub fn of(committed: Option<i64>, lag_records: i64, stable_lag_records: i64, next: Option<Next>) -> Self {
+        match next {
+            _ if committed.is_none() => Self::Unknown(Unknown::NoOffset),
+            _ if lag_records <= 0 => Self::Nothing,
+            _ if stable_lag_records <= 0 => Self::Unknown(Unknown::OpenTransaction),
+            Some(Next::At(at)) => Self::Since(at),
+            Some(Next::WithoutTimestamp) => Self::Unknown(Unknown::NoTimestamp),
+            Some(Next::Nothing) if stable_lag_records < lag_records => Self::Unknown(Unknown::OpenTransaction),
+            Some(Next::Nothing) => Self::Nothing,
+            Some(Next::Unread) | None => Self::Unknown(Unknown::NotRead),
+        }
+    }
+
+    /// In seconds; never negative, whatever the clocks say.
+    pub fn seconds(self, now_ms: i64) -> Option<f64> {
+        match self {
+            Self::Nothing => Some(0.0),
+            Self::Since(at) => Some((now_ms - at).max(0) as f64 / 1000.0),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// Since when, Unix milliseconds.
+    pub fn since(self) -> Option<i64> {
+        if let Self::Since(at) = self { Some(at) } else { None }
+    }
+
+    /// Why it is not told.
+    pub fn unknown(self) -> Option<Unknown> {
+        if let Self::Unknown(why) = self { Some(why) } else { None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use messaging::blocking::{Stuck, WaitsFor};
@@ -113,5 +198,31 @@ mod tests {
             assert_eq!(cause(facts), expected, "{facts:?}");
         }
         assert!(Cause::Slow < Cause::Blocked && Cause::CaughtUp < Cause::Slow);
+    }
+
+    #[test]
+    fn a_wait_is_told_or_why_it_is_not() {
+        use Unknown::{NoOffset, NoTimestamp, NotRead, OpenTransaction};
+        let unknown = |why| (Waiting::Unknown(why), None);
+        for (committed, lag, stable, next, (expected, seconds)) in [
+            (None, 0, 0, None, unknown(NoOffset)),
+            (Some(7), 0, 0, None, (Waiting::Nothing, Some(0.0))),
+            (Some(7), 5, 5, Some(Next::At(9_000)), (Waiting::Since(9_000), Some(1.0))),
+            (Some(7), 5, 2, Some(Next::At(9_000)), (Waiting::Since(9_000), Some(1.0))),
+            (Some(7), 5, 5, Some(Next::At(11_000)), (Waiting::Since(11_000), Some(0.0))),
+            (Some(7), 5, 5, None, unknown(NotRead)),
+            (Some(7), 5, 5, Some(Next::Unread), unknown(NotRead)),
+            (Some(7), 5, 5, Some(Next::WithoutTimestamp), unknown(NoTimestamp)),
+            (Some(7), 5, 0, None, unknown(OpenTransaction)),
+            (Some(7), 5, 2, Some(Next::Nothing), unknown(OpenTransaction)),
+            (Some(7), 5, 5, Some(Next::Nothing), (Waiting::Nothing, Some(0.0))),
+        ] {
+            let waiting = Waiting::of(committed, lag, stable, next);
+            assert_eq!(
+                (waiting, waiting.seconds(10_000)),
+                (expected, seconds),
+                "{committed:?} {lag} {stable} {next:?}"
+            );
+        }
     }
 }

@@ -11,11 +11,12 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `follow`, `board`, `survey`, `lag` | one thread that reads Kafka; what it has read, folded; what brokers tell; why a group is behind |
+//! | `follow`, `board`, `survey`, `age`, `lag` | one thread that reads Kafka; what it has read, folded; what brokers tell; how old the next record of a group is; why a group is behind |
+//! | [`services`], `view` | what admin ports of services say; generations of the view and its replicas, read off that |
 //! | `snapshot`, `page` | one moment as data, and as a page |
 //! | `records`, `letter`, `fingerprint`, [`redaction`] | single records on demand; kinds of dead letters; what nobody may see |
 //! | `commands`, `redrive` | what changes something |
-//! | [`access`], `gate`, `router`, `routes`, `error` | who may do what, and the API |
+//! | [`access`], `server`, `gate`, `router`, `routes`, `error` | who may do what, and the API |
 //! | `verbs` | the same on the command line, straight on Kafka |
 //!
 //! # Guarantees
@@ -34,6 +35,7 @@ pub mod config;
 pub mod redaction;
 pub mod services;
 
+mod age;
 mod app;
 mod board;
 mod commands;
@@ -49,9 +51,11 @@ mod records;
 mod redrive;
 mod router;
 mod routes;
+mod server;
 mod snapshot;
 mod survey;
 pub mod verbs;
+mod view;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -115,8 +119,9 @@ pub async fn serve(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let (mut following, now) = start_following(&config, workers.clone(), services, stop.clone());
     let mut observing = tokio::spawn(observe::follow(now.clone(), kafka));
     let app = Arc::new(App::new(&config, workers.clone(), now, shutdown.clone()));
-    let served = axum::serve(listener, router::router(app)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let mut served = tokio::spawn(served.into_future());
+    let mut reloading = tokio::spawn(access::follow(Arc::clone(&app.access), config.tokens_file.clone()));
+    let served = server::serve(listener, router::router(app), server::Limits::default(), shutdown.clone());
+    let mut served = tokio::spawn(served);
     tracing::info!(listen = %config.listen, admin_listen = %config.admin_listen, "console started");
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -124,6 +129,7 @@ pub async fn serve(config: Config, metrics: PrometheusHandle, shutdown: Cancella
         ended = &mut following => return Err(why(ended)),
         _ = &mut observing => return Err(RunError::TaskEnded("metrics")),
         _ = &mut asking => return Err(RunError::TaskEnded("services")),
+        _ = &mut reloading => return Err(RunError::TaskEnded("tokens")),
         _ = &mut admin => return Err(RunError::TaskEnded("admin port")),
     }
     let drained = async { tokio::join!(workers.drain(), served) };
@@ -133,6 +139,7 @@ pub async fn serve(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     stop.cancel();
     let _ = following.await;
     asking.abort();
+    reloading.abort();
     admin_stop.cancel();
     let _ = tokio::time::timeout(ADMIN_STOP_MAX, admin).await;
     Ok(())

@@ -4,6 +4,7 @@
 mod dead;
 mod held;
 mod lags;
+mod view;
 
 use axum::response::Html;
 use maud::{DOCTYPE, Markup, html};
@@ -59,6 +60,7 @@ fn whole(body: &Markup) -> Html<String> {
                 title { "Siteview console" }
                 link rel="stylesheet" href="/assets/console.css";
                 script src="/assets/console.js" defer {}
+                script src="/assets/letters.js" defer {}
             }
             (body)
         }
@@ -81,6 +83,8 @@ pub(crate) fn main_of(snapshot: &Snapshot) -> &str {
             (lags::groups(snapshot))
             (lags::retries(snapshot))
             (lags::transactions(snapshot))
+            (view::generations(snapshot))
+            (view::replicas(snapshot))
             (lags::services(snapshot))
             (held::audits(snapshot))
         };
@@ -188,6 +192,33 @@ fn dialogs() -> Markup {
                 div.buttons {
                     button #do type="submit" { "Do it" }
                     button #cancel type="button" { "Cancel" }
+                }
+            }
+        }
+        dialog #letters aria-labelledby="letters-says" {
+            h2 #letters-says {}
+            p #letters-note role="status" {}
+            ul #letters-list {}
+            div.buttons {
+                button #letters-more type="button" { "More" }
+                button #letters-redrive type="button" .does .operate { "Redrive chosen" }
+                button #letters-close type="button" { "Close" }
+            }
+        }
+        dialog #edit aria-labelledby="edit-says" {
+            form method="dialog" {
+                h2 #edit-says {}
+                p #edit-note {}
+                label for="edit-key" { "Key" }
+                input #edit-key autocomplete="off" spellcheck="false";
+                label for="edit-value" { "Value" }
+                textarea #edit-value rows="10" spellcheck="false" {}
+                label for="edit-headers" { "Headers, one a line: " code { "name: value" } }
+                textarea #edit-headers rows="4" spellcheck="false" {}
+                p #edit-refusal role="alert" {}
+                div.buttons {
+                    button #edit-go type="submit" { "Redrive as edited" }
+                    button #edit-cancel type="button" { "Cancel" }
                 }
             }
         }

@@ -47,7 +47,7 @@ pub(crate) struct Record {
 /// A value, by what it turned out to be.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum ShownValue {
+pub(crate) enum ShownValue {
     /// A tombstone, or a letter whose value the broker refused.
     None,
     /// The rules hide it.
@@ -70,6 +70,11 @@ pub(crate) fn one(
     partition: i32,
     offset: i64,
 ) -> KafkaResult<Option<Record>> {
+    Ok(raw(settings, topic, partition, offset)?.map(|raw| show(redaction, topic, raw)))
+}
+
+/// The same as it is, for those who do not show it.
+pub(crate) fn raw(settings: &Settings, topic: &str, partition: i32, offset: i64) -> KafkaResult<Option<Raw>> {
     let consumer = onlooker(settings, &[])?;
     let (low, high) = consumer.fetch_watermarks(topic, partition, ANSWER_MAX)?;
     if !(low..high).contains(&offset) {
@@ -77,7 +82,7 @@ pub(crate) fn one(
     }
     let mut found = None;
     read(&consumer, topic, partition, offset..high, |raw| {
-        found = (raw.offset == offset).then(|| show(redaction, topic, raw));
+        found = (raw.offset == offset).then_some(raw);
         false
     })?;
     Ok(found)
@@ -158,19 +163,6 @@ fn show(redaction: &Redaction, topic: &str, raw: Raw) -> Record {
         let value = value.as_ref().map(|value| redaction.header(topic, &name, text(value)));
         (name, value)
     };
-    let value = match &raw.value {
-        None => ShownValue::None,
-        Some(value) => match redaction.value(topic, value) {
-            Shown::Hidden => ShownValue::Hidden,
-            Shown::Json(json) if value.len() <= SHOWN_BYTES_MAX => ShownValue::Json(json),
-            Shown::Json(json) => ShownValue::Beginning(beginning(json.to_string().as_bytes())),
-            Shown::Bytes(bytes) if bytes.len() > SHOWN_BYTES_MAX => ShownValue::Beginning(beginning(&bytes)),
-            Shown::Bytes(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => ShownValue::Text(text),
-                Err(error) => ShownValue::Base64(BASE64_STANDARD.encode(error.as_bytes())),
-            },
-        },
-    };
     let origin = origin(topic, &raw.headers);
     Record {
         topic: topic.to_owned(),
@@ -180,8 +172,23 @@ fn show(redaction: &Redaction, topic: &str, raw: Raw) -> Record {
         key: raw.key.as_ref().map(|key| redaction.key(topic, text(key))),
         headers: raw.headers.iter().map(header).collect(),
         value_bytes: raw.value.as_ref().map(bytes::Bytes::len),
-        value,
+        value: shown_value(redaction, topic, raw.value.as_deref()),
         fingerprint: origin.map(|origin| kind(&origin).0),
+    }
+}
+
+/// A value as it may be shown.
+pub(crate) fn shown_value(redaction: &Redaction, topic: &str, value: Option<&[u8]>) -> ShownValue {
+    let Some(value) = value else { return ShownValue::None };
+    match redaction.value(topic, value) {
+        Shown::Hidden => ShownValue::Hidden,
+        Shown::Json(json) if value.len() <= SHOWN_BYTES_MAX => ShownValue::Json(json),
+        Shown::Json(json) => ShownValue::Beginning(beginning(json.to_string().as_bytes())),
+        Shown::Bytes(bytes) if bytes.len() > SHOWN_BYTES_MAX => ShownValue::Beginning(beginning(&bytes)),
+        Shown::Bytes(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => ShownValue::Text(text),
+            Err(error) => ShownValue::Base64(BASE64_STANDARD.encode(error.as_bytes())),
+        },
     }
 }
 

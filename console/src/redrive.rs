@@ -3,7 +3,8 @@
 //! A redrive goes through a dead-letter topic in the order of its offsets, up to where it ended when the redrive was begun, and
 //! puts the records that are meant into their source topic: key, value and headers as they were there, the same partition where
 //! that exists, and `dlq-redrive-count` one higher. Every group of the source topic sees them again, not only the one that
-//! failed.
+//! failed. One letter alone may be edited on the way (`edit`): then the record says so by `dlq-edited`, and the steps what was
+//! before and what was made of it.
 //!
 //! **Nothing lost, nothing doubled.** Records and the *step* that says which letters they were are one Kafka transaction; steps
 //! stand in `console.redrives`, kept for ever. A worker begins by reading the steps of its topic, and moves no letter that one of
@@ -19,28 +20,36 @@
 //! |---|---|
 //! | `plan` | begins one: checks, takes the ends; counts without moving |
 //! | `scan` | reads letters in order and judges them |
+//! | `edit`, `difference` | what of a letter is changed before it goes back; the change, seen later |
 //! | `ledger` | which letters were moved before |
 //! | `work` | the loop: scan, transaction, pace |
 //! | `workers` | those that run in this process |
 
+mod difference;
+mod edit;
 mod ledger;
 mod plan;
 mod scan;
 mod work;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::Fingerprint;
 
-pub(crate) use plan::{Wanted, begin, count, last};
+pub(crate) use difference::difference;
+pub use edit::{Before, Edit, Kept, Part};
+pub(crate) use edit::{EDIT_BYTES_MAX, Editable};
+pub(crate) use plan::{Wanted, begin, count, editable, last};
 pub(crate) use work::{Stop, work};
 pub(crate) use workers::Workers;
 
 /// Topic of the steps; one partition.
 pub const REDRIVES_TOPIC: &str = "console.redrives";
+/// Letters that are chosen one by one; the choice stands in each step.
+pub const CHOSEN_MAX: usize = 1000;
 /// Fastest rate, in records per second.
 pub const RATE_MAX: u32 = 100_000;
 
@@ -73,6 +82,19 @@ pub struct Redrive {
     pub ends: BTreeMap<i32, i64>,
     /// What became of the letters so far.
     pub counts: Counts,
+    /// What the letter is to have instead of what it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edit: Option<Edit>,
+    /// Which parts that changes; told where their contents are not.
+    #[serde(default)]
+    pub edited: BTreeSet<Part>,
+}
+
+impl Redrive {
+    /// As it is shown to those who may not see every record.
+    pub(crate) fn without_contents(self) -> Self {
+        Self { edit: None, ..self }
+    }
 }
 
 /// Which letters are meant.
@@ -86,14 +108,39 @@ pub enum Selection {
         /// Offset in it.
         offset: i64,
     },
+    /// Several that somebody has chosen: partition and offset of each.
+    Letters(BTreeSet<(i32, i64)>),
     /// All of a kind.
     Fingerprint(Fingerprint),
 }
 
 impl Selection {
-    /// What a person types to confirm that this is what they mean: `<partition>@<offset>`, or the fingerprint.
+    /// Of chosen places; an error when there are none, or too many.
+    pub fn of_places(places: impl IntoIterator<Item = (i32, i64)>) -> Result<Self, String> {
+        let places: BTreeSet<(i32, i64)> = places.into_iter().collect();
+        match places.first() {
+            Some((partition, offset)) if places.len() == 1 => {
+                Ok(Self::Letter { partition: *partition, offset: *offset })
+            }
+            Some(_) if places.len() <= CHOSEN_MAX => Ok(Self::Letters(places)),
+            Some(_) => Err(format!("{} letters are chosen, {CHOSEN_MAX} at most may be", places.len())),
+            None => Err("no letter is chosen".to_owned()),
+        }
+    }
+
+    /// Whether a letter at this place, of this kind, is meant.
+    fn means(&self, place: (i32, i64), kind: &Fingerprint) -> bool {
+        match self {
+            Self::Letter { partition, offset } => (*partition, *offset) == place,
+            Self::Letters(places) => places.contains(&place),
+            Self::Fingerprint(fingerprint) => fingerprint == kind,
+        }
+    }
+
+    /// What a person types to confirm that this is what they mean: `<partition>@<offset>`, how many, or the fingerprint.
     pub fn confirmation(&self) -> String {
         match self {
+            Self::Letters(places) => format!("{} letters", places.len()),
             Self::Letter { partition, offset } => format!("{partition}@{offset}"),
             Self::Fingerprint(fingerprint) => fingerprint.to_string(),
         }
@@ -142,6 +189,9 @@ pub struct Step {
     pub letters: Vec<(i32, i64)>,
     /// How many of them are of which kind.
     pub kinds: BTreeMap<Fingerprint, u64>,
+    /// What an edited letter had before, where one was moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
 }
 
 /// What a step is.

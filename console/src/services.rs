@@ -14,8 +14,8 @@ use crate::{observe::TOLD, snapshot::Service};
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// Metrics of one service that are kept.
-const METRICS_MAX: usize = 100;
+/// Series of one metric of one service that are kept.
+const SERIES_MAX: usize = 100;
 /// A service that the console is told about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceAddress {
@@ -110,13 +110,19 @@ async fn get(client: &reqwest::Client, address: &ServiceAddress, path: &str) -> 
 
 /// The metrics that are told, in the Prometheus text format: name and labels, a blank, a number.
 fn told(text: &str) -> BTreeMap<String, f64> {
-    let is_told =
-        |line: &&str| TOLD.iter().any(|name| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+    let mut kept = BTreeMap::<&str, usize>::new();
+    let is_told = |line: &&str| {
+        let is_of = |name: &&&str| line.strip_prefix(**name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let Some(name) = TOLD.iter().find(is_of) else { return false };
+        let kept = kept.entry(name).or_default();
+        *kept += 1;
+        *kept <= SERIES_MAX
+    };
     let sample = |line: &str| {
         let (name, value) = line.rsplit_once(' ')?;
         Some((name.to_owned(), value.parse::<f64>().ok()?))
     };
-    text.lines().filter(is_told).filter_map(sample).take(METRICS_MAX).collect()
+    text.lines().filter(is_told).filter_map(sample).collect()
 }
 
 #[cfg(test)]
@@ -129,6 +135,9 @@ mod tests {
                     writer_lag_records_total 9\nreader_replica_healthy 1\nother 3\n";
         let expected = [("writer_lag_records{topic=\"a b\",partition=\"0\"}", 7.0), ("reader_replica_healthy", 1.0)];
         assert_eq!(told(text), expected.map(|(name, value)| (name.to_owned(), value)).into());
+        let many = |name: &str| (0..200).map(|of| format!("{name}{{partition=\"{of}\"}} 1\n")).collect::<String>();
+        let told = told(&format!("{}reader_replica_healthy 1\n", many("writer_lag_records")));
+        assert_eq!(told.len(), SERIES_MAX + 1, "many of one leave room for the others");
     }
 
     #[test]

@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, sync::OnceLock};
 use messaging::blocking::{Audited, PartitionState};
 use serde::Serialize;
 
-use crate::{fingerprint::Fingerprint, lag::Cause, redrive::Redrive};
+use crate::{
+    fingerprint::Fingerprint,
+    lag::{Cause, Unknown},
+    redrive::Redrive,
+    view::{Generation, Replica},
+};
 
 /// One moment.
 #[derive(Debug, Default, Serialize)]
@@ -30,6 +35,10 @@ pub struct Snapshot {
     pub open_transactions: Vec<OpenTransaction>,
     /// Services that the console was told about.
     pub services: Vec<Service>,
+    /// Generations of the view, as those that write it tell.
+    pub generations: Vec<Generation>,
+    /// Its replicas, as those that read it tell.
+    pub replicas: Vec<Replica>,
     /// What happened last in the groups, the newest first.
     pub audits: Vec<AuditRow>,
     /// What is not shown because a limit of the console was reached.
@@ -52,6 +61,10 @@ pub struct Group {
     pub takes_commands: bool,
     /// Records of all partitions that are still to be consumed.
     pub lag_records: i64,
+    /// The largest of its partitions, of which that is known; `None` where it is of none.
+    pub lag_seconds: Option<f64>,
+    /// The earliest of its partitions.
+    pub next_record_at: Option<String>,
     /// The gravest of its partitions' causes.
     pub cause: Cause,
     /// Each partition for which it has an offset or a member.
@@ -73,6 +86,12 @@ pub struct PartitionLag {
     pub last_stable_offset: i64,
     /// Records to be consumed.
     pub lag_records: i64,
+    /// For how long the next record to be consumed has waited: now less its timestamp; 0 when there is none.
+    pub lag_seconds: Option<f64>,
+    /// Why that is not known.
+    pub lag_seconds_unknown: Option<Unknown>,
+    /// The timestamp of that record, RFC 3339.
+    pub next_record_at: Option<String>,
     /// Why there are any.
     pub cause: Cause,
     /// Since when the offset has not moved although there is lag, RFC 3339, as far as this console has seen.

@@ -16,8 +16,9 @@ use rdkafka::{
 };
 
 use crate::{
+    age::{Ages, Place},
     board::{Board, rfc3339},
-    lag::{Cause, Facts, cause},
+    lag::{Cause, Facts, Next, Waiting, cause},
     snapshot::{Group, OpenTransaction, PartitionLag, RetryTopic},
 };
 
@@ -57,6 +58,7 @@ pub(crate) fn of_no_member(settings: &Settings) -> Settings {
 pub(crate) struct Surveyor {
     /// Its ends are high watermarks.
     uncommitted: BaseConsumer,
+    ages: Ages,
     /// Only these groups, when there are any.
     only: BTreeSet<String>,
     /// Since when an offset has been what it is, Unix milliseconds.
@@ -70,6 +72,7 @@ pub(crate) struct Survey {
     /// Number of partitions of each topic.
     pub(crate) topics: BTreeMap<String, i32>,
     pub(crate) described: Vec<Described>,
+    /// High watermarks and last stable offsets.
     ends: BTreeMap<TopicPartition, (i64, i64)>,
     pub(crate) open_transactions: Vec<OpenTransaction>,
     pub(crate) beyond_limits: Vec<String>,
@@ -79,12 +82,15 @@ pub(crate) struct Described {
     group: groups::Group,
     committed: BTreeMap<TopicPartition, i64>,
     unmoved: BTreeMap<TopicPartition, i64>,
+    /// What stands at the offsets that are behind, where it was looked at.
+    next: BTreeMap<TopicPartition, Next>,
 }
 
 impl Surveyor {
     pub(crate) fn new(settings: &Settings, only: BTreeSet<String>) -> KafkaResult<Self> {
         let uncommitted = onlooker(settings, &[("isolation.level", "read_uncommitted")])?;
-        Ok(Self { uncommitted, only, unmoved: BTreeMap::new(), held_back: BTreeMap::new() })
+        let ages = Ages::new(settings)?;
+        Ok(Self { uncommitted, ages, only, unmoved: BTreeMap::new(), held_back: BTreeMap::new() })
     }
 
     /// Asks for everything; `committed` is a client whose ends are last stable offsets.
@@ -111,10 +117,29 @@ impl Surveyor {
                 unmoved.insert(of.clone(), since);
                 seen.insert(key, (*offset, since));
             }
-            survey.described.push(Described { group, committed: offsets, unmoved });
+            survey.described.push(Described { group, committed: offsets, unmoved, next: BTreeMap::new() });
         }
         self.unmoved = seen;
+        self.look_at_next(&mut survey)?;
         Ok(survey)
+    }
+
+    /// Looks at the next record of each group and partition that has one.
+    fn look_at_next(&mut self, survey: &mut Survey) -> KafkaResult<()> {
+        let places = |of: &Described| {
+            let place = |(of, offset): (&TopicPartition, &i64)| {
+                let (_, stable) = survey.ends.get(of).filter(|(_, stable)| stable > offset)?;
+                Some(((of.clone(), *offset), *stable))
+            };
+            of.committed.iter().filter_map(place).collect::<Vec<(Place, i64)>>()
+        };
+        self.ages.look(&survey.described.iter().flat_map(places).collect())?;
+        for described in &mut survey.described {
+            let told =
+                |(of, offset): (&TopicPartition, &i64)| Some((of.clone(), self.ages.told(&(of.clone(), *offset))?));
+            described.next = described.committed.iter().filter_map(told).collect();
+        }
+        Ok(())
     }
 
     /// Topics but for Kafka's own.
@@ -161,49 +186,62 @@ impl Surveyor {
 }
 
 impl Survey {
-    pub(crate) fn groups(&self, board: &Board) -> Vec<Group> {
-        self.described.iter().map(|described| self.group(described, board)).collect()
+    pub(crate) fn groups(&self, board: &Board, now_ms: i64) -> Vec<Group> {
+        self.described.iter().map(|described| self.group(described, board, now_ms)).collect()
     }
 
-    fn group(&self, described: &Described, board: &Board) -> Group {
+    fn group(&self, described: &Described, board: &Board, now_ms: i64) -> Group {
         let group = &described.group;
         let assigned: BTreeSet<&TopicPartition> = group.members.iter().flat_map(|member| &member.partitions).collect();
         let all: BTreeSet<&TopicPartition> = described.committed.keys().chain(assigned.iter().copied()).collect();
-        let partitions: Vec<PartitionLag> = all
-            .into_iter()
-            .filter_map(|of| {
-                let (high, stable) = *self.ends.get(of)?;
-                let committed = described.committed.get(of).copied();
-                let lag = |end: i64| committed.map_or(0, |committed| (end - committed).max(0));
-                let cause = cause(Facts {
-                    lag_records: lag(high),
-                    stable_lag_records: lag(stable),
-                    state: group.state,
-                    has_member: assigned.contains(of),
-                    held: board.held(&group.name, &of.0, of.1),
-                });
-                let unmoved = described.unmoved.get(of).filter(|_| cause != Cause::CaughtUp);
-                Some(PartitionLag {
-                    topic: of.0.clone(),
-                    partition: of.1,
-                    committed,
-                    high_watermark: high,
-                    last_stable_offset: stable,
-                    lag_records: lag(high),
-                    cause,
-                    unmoved_since: unmoved.map(|since| rfc3339(*since)),
-                })
-            })
-            .collect();
+        let lag_of = |of: &TopicPartition| self.partition(described, of, assigned.contains(of), board, now_ms);
+        let partitions: Vec<PartitionLag> = all.into_iter().filter_map(lag_of).collect();
         Group {
             name: group.name.clone(),
             state: words(group.state),
             takes_commands: self.topics.contains_key(&messaging::blocking::commands_topic(&group.name)),
             members: group.members.iter().map(|member| format!("{} {}", member.client_id, member.host)).collect(),
             lag_records: partitions.iter().map(|partition| partition.lag_records).sum(),
+            lag_seconds: partitions.iter().filter_map(|partition| partition.lag_seconds).reduce(f64::max),
+            next_record_at: partitions.iter().filter_map(|partition| partition.next_record_at.clone()).min(),
             cause: partitions.iter().map(|partition| partition.cause).max().unwrap_or(Cause::CaughtUp),
             partitions,
         }
+    }
+
+    fn partition(
+        &self,
+        described: &Described,
+        of: &TopicPartition,
+        has_member: bool,
+        board: &Board,
+        now_ms: i64,
+    ) -> Option<PartitionLag> {
+        let (high, stable) = *self.ends.get(of)?;
+        let committed = described.committed.get(of).copied();
+        let lag = |end: i64| committed.map_or(0, |committed| (end - committed).max(0));
+        let cause = cause(Facts {
+            lag_records: lag(high),
+            stable_lag_records: lag(stable),
+            state: described.group.state,
+            has_member,
+            held: board.held(&described.group.name, &of.0, of.1),
+        });
+        let waiting = Waiting::of(committed, lag(high), lag(stable), described.next.get(of).copied());
+        let unmoved = described.unmoved.get(of).filter(|_| cause != Cause::CaughtUp);
+        Some(PartitionLag {
+            topic: of.0.clone(),
+            partition: of.1,
+            committed,
+            high_watermark: high,
+            last_stable_offset: stable,
+            lag_records: lag(high),
+            lag_seconds: waiting.seconds(now_ms),
+            lag_seconds_unknown: waiting.unknown(),
+            next_record_at: waiting.since().map(rfc3339),
+            cause,
+            unmoved_since: unmoved.map(|since| rfc3339(*since)),
+        })
     }
 
     /// Retry topics are told by their names: `<topic>-<group>-retry-<number>` of a topic and a group that are there.

@@ -5,7 +5,7 @@
 
 mod show;
 
-use std::{sync::mpsc, time::Duration};
+use std::{path::Path, sync::mpsc, time::Duration};
 
 use anyhow::Context as _;
 use messaging::blocking::Verb;
@@ -16,13 +16,13 @@ use crate::{
     access,
     commands::{self, Wanted},
     config::{
-        BlockingArgs, BlockingVerb, Config, ContinueArgs, DeadLettersArgs, DeadLettersVerb, ParkedArgs, ParkedVerb,
-        PartitionArgs, RedriveArgs, ShowArgs, TokenArgs,
+        BlockingArgs, BlockingVerb, Config, ContinueArgs, DeadLettersArgs, DeadLettersVerb, LetterArgs, ParkedArgs,
+        ParkedVerb, PartitionArgs, RedriveArgs, ShowArgs, TokenArgs,
     },
     error::Error,
     fingerprint::Fingerprint,
     records,
-    redrive::{self, Redrive, RedriveError, RedriveState, Selection, Stop},
+    redrive::{self, EDIT_BYTES_MAX, Edit, Redrive, RedriveError, RedriveState, Selection, Stop},
     routes::reads::{blocking_of, parked_of},
     snapshot::Snapshot,
     start_following,
@@ -61,7 +61,7 @@ pub fn token(asked: &TokenArgs) {
 /// Shows groups.
 pub async fn groups(config: &Config) -> anyhow::Result<()> {
     let snapshot = snapshot(config).await?;
-    show::rows(config.json, &json!(snapshot.groups), &["name", "state", "lag_records", "cause"]);
+    show::rows(config.json, &json!(snapshot.groups), &["name", "state", "lag_records", "lag_seconds", "cause"]);
     Ok(())
 }
 
@@ -115,6 +115,12 @@ pub async fn dead_letters(config: &Config, asked: &DeadLettersArgs) -> anyhow::R
         }
         Some(DeadLettersVerb::Show(asked)) => letters(config, asked).await,
         Some(DeadLettersVerb::Redrive(asked)) => begin(config, asked).await,
+        Some(DeadLettersVerb::Edit(asked)) => editable(config, asked).await,
+        Some(DeadLettersVerb::Difference(asked)) => {
+            let difference = redrive::difference(&config.kafka, &config.redaction, &asked.id).await;
+            show::text(&json!(difference.map_err(of_redrive)?).to_string());
+            Ok(())
+        }
         Some(DeadLettersVerb::Continue(asked)) => go_on(config, asked).await,
     }
 }
@@ -178,9 +184,33 @@ async fn letters(config: &Config, asked: &ShowArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn editable(config: &Config, asked: &LetterArgs) -> anyhow::Result<()> {
+    let place = (asked.partition, asked.offset);
+    let letter = redrive::editable(&config.kafka, &config.redaction, &asked.topic, place).await.map_err(of_redrive)?;
+    for (part, why) in &letter.left_out {
+        tracing::warn!(?part, why, "left out; it can be replaced without being seen");
+    }
+    show::text(&serde_json::to_string_pretty(&letter.edit)?);
+    Ok(())
+}
+
+/// Reads an edit from its file.
+fn edit(path: &Path) -> anyhow::Result<Edit> {
+    let refused = |why: String| Refused(format!("--edit {}: {why}", path.display()));
+    let bytes = std::fs::metadata(path).map_err(|error| refused(error.to_string()))?.len();
+    if bytes > 8 * EDIT_BYTES_MAX as u64 {
+        return Err(refused(format!("{bytes} bytes hold more than may be edited")).into());
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+    let edit: Edit = serde_json::from_str(&text).map_err(|error| refused(error.to_string()))?;
+    edit.check().map_err(Refused)?;
+    Ok(edit)
+}
+
 async fn begin(config: &Config, asked: &RedriveArgs) -> anyhow::Result<()> {
     let selection = match (&asked.fingerprint, asked.partition, asked.offset) {
         (Some(fingerprint), ..) => Selection::Fingerprint(fingerprint.clone().into()),
+        (None, None, None) => Selection::of_places(asked.letter.iter().copied()).map_err(Refused)?,
         (None, partition, offset) => Selection::Letter {
             partition: partition.unwrap_or_default(),
             offset: offset.context("clap demands one or the other")?,
@@ -193,6 +223,7 @@ async fn begin(config: &Config, asked: &RedriveArgs) -> anyhow::Result<()> {
         redrive_max: config.redrive_max,
         by: asked.why.by.clone(),
         reason: asked.why.reason.clone(),
+        edit: asked.edit.as_deref().map(edit).transpose()?,
     };
     let redrive = redrive::begin(&config.kafka, wanted).await.map_err(of_redrive)?;
     if asked.dry_run {
@@ -227,6 +258,6 @@ async fn work(config: &Config, redrive: Redrive, by: &str, reason: &str) -> anyh
     let ended = tokio::task::spawn_blocking(move || redrive::work(&settings, redrive, &by, &reason, &stopped)).await?;
     listening.abort();
     let redrive = ended.map_err(of_redrive)?;
-    show::text(&json!(redrive).to_string());
+    show::text(&json!(redrive.without_contents()).to_string());
     Ok(())
 }

@@ -53,6 +53,7 @@ impl Observe {
             "reader_replica_lag_seconds",
             "for how long the replica has lacked something, at most"
         );
+        metrics::describe_gauge!("reader_replica_generation", "generation of the view that the replica serves");
         metrics::describe_histogram!(
             "reader_position_wait_seconds",
             "how long look-ups waited for a replica to be where they demand"
@@ -170,4 +171,9 @@ pub(crate) fn replica(name: &str, can_answer: bool, share: f64, lag: Duration) {
     gauge!("reader_replica_healthy", "replica" => name.to_owned()).set(f64::from(u8::from(can_answer)));
     gauge!("reader_replica_share", "replica" => name.to_owned()).set(share);
     gauge!("reader_replica_lag_seconds", "replica" => name.to_owned()).set(lag.as_secs_f64());
+}
+
+/// The generation that a replica serves; keeps its last value while the replica can't be sampled.
+pub(crate) fn replica_generation(name: &str, generation: i32) {
+    gauge!("reader_replica_generation", "replica" => name.to_owned()).set(f64::from(generation));
 }

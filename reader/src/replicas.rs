@@ -287,6 +287,9 @@ async fn survey(all: Arc<Replicas>, ready: Condition) {
             let is_other = |other: &&Arc<Replica>| !Arc::ptr_eq(other, replica) && other.is_healthy();
             replica.survey(&all.each().filter(is_other).collect::<Vec<_>>());
             observe::replica(replica.name(), replica.can_answer(), replica.share(), replica.lag());
+            if let Some(sample) = replica.sample() {
+                observe::replica_generation(replica.name(), sample.generation);
+            }
         }
         let told = |replica: &Arc<Replica>| match replica.trouble() {
             None => replica.name().to_owned(),

@@ -1,6 +1,6 @@
 //! Every metric of the writer, by name. Labels are topic, partition, outcome and reason; never an id.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
@@ -20,6 +20,7 @@ const DEAD_LETTER_FAILURES: &str = "writer_dead_letter_failures_total";
 const MARKERS_SWEPT: &str = "writer_markers_swept_total";
 const CHANGE_PARTS: &str = "writer_change_parts_total";
 const UPKEEP_FAILURES: &str = "writer_upkeep_failures_total";
+const GENERATION: &str = "writer_generation";
 const HEARTBEAT_AGE: &str = "writer_heartbeat_age_seconds";
 
 /// The metrics of one topic.
@@ -106,6 +107,10 @@ impl Metrics {
         describe_counter!(CHANGE_PARTS, "parts of the change log: made, dropped");
         describe_counter!(UPKEEP_FAILURES, "attempts at upkeep that failed, by task: floor, parts, markers");
         describe_gauge!(HEARTBEAT_AGE, "time since the newest heartbeat of Debezium, where its topic is followed");
+        describe_gauge!(
+            GENERATION,
+            "1 for the state that a generation of the view is in: building, ready, active, retired"
+        );
         begin_at_zero();
         Self { topic }
     }
@@ -193,6 +198,35 @@ impl Metrics {
     }
 }
 
+/// The states of a generation, as the database names them.
+const GENERATION_STATES: [&str; 4] = ["building", "ready", "active", "retired"];
+
+/// The view's generations as this writer saw them last, for whoever watches several writers: by consumer group, which names the
+/// view too.
+#[derive(Debug, Default)]
+pub struct Generations {
+    /// Group of each that was ever told.
+    groups: BTreeMap<i32, String>,
+}
+
+impl Generations {
+    /// Tells number, group and state of all that there are. One that is gone is in no state.
+    pub fn tell<'a>(&mut self, all: impl IntoIterator<Item = (i32, String, &'a str)>) {
+        let mut states = BTreeMap::new();
+        for (generation, group, state) in all {
+            self.groups.insert(generation, group);
+            states.insert(generation, state);
+        }
+        for (generation, group) in &self.groups {
+            for state in GENERATION_STATES {
+                let is = states.get(generation) == Some(&state);
+                gauge!(GENERATION, "generation" => generation.to_string(), "group" => group.clone(), "state" => state)
+                    .set(f64::from(u8::from(is)));
+            }
+        }
+    }
+}
+
 /// Counters of what should not happen are there before it does: a series that begins at 1 shows no increase.
 fn begin_at_zero() {
     for name in [FENCED, REBALANCES, STORE_RETRIES, DEAD_LETTER_FAILURES, MARKERS_SWEPT] {
@@ -206,5 +240,33 @@ fn begin_at_zero() {
     }
     for what in ["made", "dropped"] {
         counter!(CHANGE_PARTS, "what" => what).increment(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn a_generation_is_in_one_state_and_in_none_when_it_is_gone() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let told = |generations: &mut Generations, all: &[(i32, &'static str)]| {
+            metrics::with_local_recorder(&recorder, || {
+                generations.tell(all.iter().map(|(number, state)| (*number, format!("w-g{number}"), *state)));
+            });
+            let text = recorder.handle().render();
+            let mut held: Vec<String> = text.lines().filter(|line| line.ends_with(" 1")).map(str::to_owned).collect();
+            held.sort();
+            held
+        };
+        let is = |number: i32, state: &str| {
+            format!("writer_generation{{generation=\"{number}\",group=\"w-g{number}\",state=\"{state}\"}} 1")
+        };
+        let mut generations = Generations::default();
+        assert_eq!(told(&mut generations, &[(1, "active"), (2, "building")]), [is(1, "active"), is(2, "building")]);
+        assert_eq!(told(&mut generations, &[(1, "retired"), (2, "active")]), [is(1, "retired"), is(2, "active")]);
+        assert_eq!(told(&mut generations, &[(2, "active")]), [is(2, "active")], "what is dropped is in no state");
     }
 }

@@ -45,15 +45,20 @@ function follow() {
 }
 
 let action;
-function confirmFirst(button) {
-  action = { url: button.dataset.url, body: JSON.parse(button.dataset.body), redrive: "redrive" in button.dataset, from: button.id };
-  by("confirm-says").textContent = button.dataset.says;
-  by("expected").textContent = button.dataset.confirm;
+function confirmFirst(what) {
+  action = what;
+  by("confirm-says").textContent = what.says;
+  by("expected").textContent = what.confirm;
   by("rate-row").hidden = !action.redrive;
   for (const id of ["reason", "named"]) by(id).value = "";
   for (const id of ["refusal", "counted"]) by(id).textContent = "";
   by("confirm").showModal();
   by("reason").focus();
+}
+
+function actionOf({ id, dataset }) {
+  const { says, url, confirm } = dataset;
+  return { says, url, confirm, body: JSON.parse(dataset.body), redrive: "redrive" in dataset, from: id };
 }
 
 async function doIt(event) {
@@ -107,7 +112,7 @@ if (by("sign-in")) {
 } else {
   by("main").addEventListener("click", (event) => {
     const button = event.target.closest("button");
-    if (button?.classList.contains("does")) confirmFirst(button);
+    if (button?.classList.contains("does")) confirmFirst(actionOf(button));
     if (button?.classList.contains("shows")) showRecord(button);
   });
   by("confirm").querySelector("form").addEventListener("submit", doIt);
@@ -116,5 +121,7 @@ if (by("sign-in")) {
   by("record-close").addEventListener("click", () => by("record").close());
   by("sign-out")?.addEventListener("click", async () => { await ask("DELETE", "/v1/session"); location.reload(); });
   relative(document);
+  // What is shown of a moment grows old between two changes.
+  setInterval(() => relative(document), 5000);
   follow();
 }

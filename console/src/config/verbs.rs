@@ -1,5 +1,7 @@
 //! The verbs and what each is told.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use shared::healthcheck::HealthcheckArgs;
 
@@ -81,6 +83,10 @@ pub enum DeadLettersVerb {
     Show(ShowArgs),
     /// Give letters back to their source topic, each once; Ctrl-C stops it, `continue` goes on
     Redrive(RedriveArgs),
+    /// Show what may be edited of a letter, as `redrive --edit` takes it; what is hidden here is left out
+    Edit(LetterArgs),
+    /// Show what a redrive has changed of the letter that it moved, redacted
+    Difference(DifferenceArgs),
     /// Go on with a redrive that was stopped, here or elsewhere
     Continue(ContinueArgs),
 }
@@ -138,6 +144,28 @@ pub struct ShowArgs {
     pub limit: u32,
 }
 
+/// One letter.
+#[derive(Debug, Clone, Args)]
+pub struct LetterArgs {
+    /// Dead-letter topic
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: String,
+    /// Partition of it
+    #[arg(long, value_name = "PARTITION", value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: i32,
+    /// Offset in that partition
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    pub offset: i64,
+}
+
+/// Whose change is shown.
+#[derive(Debug, Clone, Args)]
+pub struct DifferenceArgs {
+    /// Id of the redrive, as `console redrives` shows it
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
 /// Which letters are given back, and how fast.
 #[derive(Debug, Clone, Args)]
 pub struct RedriveArgs {
@@ -145,7 +173,7 @@ pub struct RedriveArgs {
     #[arg(long, value_name = "TOPIC")]
     pub topic: String,
     /// All of this kind
-    #[arg(long, value_name = "FINGERPRINT", required_unless_present = "offset", conflicts_with_all = ["offset", "partition"])]
+    #[arg(long, value_name = "FINGERPRINT", required_unless_present_any = ["offset", "letter"], conflicts_with_all = ["offset", "partition", "letter"])]
     pub fingerprint: Option<String>,
     /// One letter: partition of the dead-letter topic
     #[arg(long, value_name = "PARTITION", requires = "offset", value_parser = clap::value_parser!(i32).range(0..))]
@@ -153,6 +181,12 @@ pub struct RedriveArgs {
     /// One letter: offset in that partition
     #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = clap::value_parser!(i64).range(0..))]
     pub offset: Option<i64>,
+    /// Several letters, each named: partition@offset, as often as there are letters
+    #[arg(long, value_name = "PLACE", value_parser = place, conflicts_with_all = ["offset", "partition"])]
+    pub letter: Vec<(i32, i64)>,
+    /// One letter: what it is to have instead, a JSON file of key, value, headers, as `dead-letters edit` prints it
+    #[arg(long, value_name = "PATH", requires = "offset")]
+    pub edit: Option<PathBuf>,
     /// Records per second at most; what failed may fail again, and what consumes has other work
     #[arg(long, value_name = "RATE", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
     pub rate: u32,
@@ -184,6 +218,13 @@ pub struct TokenArgs {
     /// What they may do
     #[arg(long, value_enum)]
     pub role: Role,
+}
+
+/// `<partition>@<offset>`.
+fn place(text: &str) -> Result<(i32, i64), String> {
+    let numbers = text.split_once('@').and_then(|(of, offset)| Some((of.parse().ok()?, offset.parse().ok()?)));
+    let is_place = |(of, offset): &(i32, i64)| *of >= 0 && *offset >= 0;
+    numbers.filter(is_place).ok_or_else(|| "write partition@offset, such as 0@17".to_owned())
 }
 
 fn reason(text: &str) -> Result<String, String> {

@@ -68,8 +68,28 @@ fn row(topic: &DeadLetters, kind: &Kind) -> Vec<Markup> {
         html! { (kind.redriven) },
         moment(&kind.first_at),
         moment(&kind.last_at),
-        html! { (record_button(&topic.topic, partition, offset)) (one.button()) (all_button) },
+        html! {
+            (record_button(&topic.topic, partition, offset)) (letters_button(&topic.topic, kind)) (one.button())
+            (edit_button(&topic.topic, partition, offset)) (all_button)
+        },
     ]
+}
+
+/// A button that lists the letters of a kind, to be chosen from.
+fn letters_button(topic: &str, kind: &Kind) -> Markup {
+    html! {
+        button type="button" .lists id=(format!("letters-{topic}-{}", kind.fingerprint)) data-topic=(topic)
+            data-fingerprint=(kind.fingerprint) { "Letters" }
+    }
+}
+
+/// A button that opens the letter to be edited.
+fn edit_button(topic: &str, partition: i32, offset: i64) -> Markup {
+    let path = format!("/v1/dead-letters/{topic}/{partition}/{offset}");
+    html! {
+        button type="button" .edits .admin id=(format!("edit-{topic}-{partition}-{offset}")) data-url=(path) data-topic=(topic)
+            data-partition=(partition) data-offset=(offset) { "Edit last" }
+    }
 }
 
 pub(super) fn redrives(snapshot: &Snapshot) -> Markup {
@@ -103,10 +123,19 @@ fn redrive(row: &RedriveRow) -> Vec<Markup> {
         RedriveState::Stopped => ("stopped", action("continue", "Continue").button()),
         RedriveState::Running => ("not worked on here", action("continue", "Continue").button()),
     };
+    let edited: Vec<String> = redrive.edited.iter().map(|part| format!("{part:?}").to_lowercase()).collect();
+    let edited = edited.join(", ");
+    let difference = html! {
+        button type="button" .shows id=(format!("difference-{}", redrive.id))
+            data-url=(format!("/v1/redrives/{}/difference", redrive.id)) { "Difference" }
+    };
     let (read, end): (i64, i64) = (redrive.next.values().sum(), redrive.ends.values().sum());
     vec![
         html! { small { (redrive.id) } br; (redrive.by) ": " (redrive.reason) },
-        html! { code { (what) } br; (redrive.dead_letter_topic) },
+        html! {
+            code { (what) } br; (redrive.dead_letter_topic)
+            @if !redrive.edited.is_empty() { br; "edited: " (edited) " " (difference) }
+        },
         html! { (state) @if let Some(failure) = &row.failure { br; span.error { (failure) } } },
         html! { strong { (counts.moved) } br; progress max=(end.max(1)) value=(read) aria-label="read" {} },
         html! { (counts.moved_before) " before, " (counts.guarded) " too often, " (counts.without_value) " without value" },

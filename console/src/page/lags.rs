@@ -20,16 +20,18 @@ pub(super) fn groups(snapshot: &Snapshot) -> Markup {
             vec![
                 html! { strong { (group.name) } br; small { (group.state) ", " (counted(group.members.len() as u64, "member")) } },
                 html! { (group.lag_records) },
+                group.next_record_at.as_deref().map_or_else(|| html! {}, moment),
                 html! { span.cause .bad[group.cause >= Cause::NoMember] { (group.cause.words()) } },
                 html! { ul { @for of in behind { li { (partition(group, of)) } } } },
             ]
         })
         .collect();
+    let columns = ["Group", "Records behind", "Oldest waiting", "Cause", "Partitions behind"];
     html! {
         section #groups aria-labelledby="groups-title" {
             h2 #groups-title { "Consumer groups" }
             @if rows.is_empty() { p { "The brokers know no group." } }
-            @else { (table("Groups, what is worst first", &["Group", "Records behind", "Cause", "Partitions behind"], &rows)) }
+            @else { (table("Groups, what is worst first", &columns, &rows)) }
         }
     }
 }
@@ -47,6 +49,8 @@ fn partition(group: &Group, of: &PartitionLag) -> Markup {
     };
     html! {
         (of.topic) "-" (of.partition) ": " (of.lag_records) ", " (of.cause.words())
+        @if let Some(at) = &of.next_record_at { ", next record of " (moment(at)) }
+        @if let Some(why) = of.lag_seconds_unknown { ", age unknown: " (why.words()) }
         @if let Some(since) = &of.unmoved_since { ", offset unmoved since " (moment(since)) }
         @if group.takes_commands && ![Cause::Paused, Cause::Blocked].contains(&of.cause) { " " (pause.button()) }
     }

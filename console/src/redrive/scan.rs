@@ -15,7 +15,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{Counts, Redrive, RedriveError, Selection, ledger::Ledger};
+use super::{Before, Counts, Redrive, RedriveError, ledger::Ledger};
 use crate::{
     fingerprint::Fingerprint,
     letter::{Raw, kind, origin},
@@ -54,8 +54,10 @@ pub(super) struct Moved {
     pub(super) offset: i64,
     pub(super) fingerprint: Fingerprint,
     pub(super) origin: Origin,
-    /// With the headers that it goes back with.
+    /// As it goes back.
     pub(super) record: Raw,
+    /// What it had before it was edited.
+    pub(super) before: Option<Before>,
 }
 
 /// How much is read in one go.
@@ -134,24 +136,27 @@ impl Scan {
 fn judge(topic: &str, redrive: &Redrive, ledger: &Ledger, record: Raw, counts: &mut Counts) -> Option<Moved> {
     let origin = origin(topic, &record.headers)?;
     let (fingerprint, _) = kind(&origin);
-    let is_meant = match &redrive.selection {
-        Selection::Letter { partition, offset } => (*partition, *offset) == (record.partition, record.offset),
-        Selection::Fingerprint(wanted) => *wanted == fingerprint,
-    };
-    if !is_meant {
+    if !redrive.selection.means((record.partition, record.offset), &fingerprint) {
         return None;
     }
+    let has_new_value = redrive.edit.as_ref().is_some_and(|edit| edit.value.is_some());
     let not_moved = [
         (ledger.holds(record.partition, record.offset), &mut counts.moved_before),
         (origin.redrive_count >= redrive.redrive_max, &mut counts.guarded),
-        (origin.lacks_value, &mut counts.without_value),
+        (origin.lacks_value && !has_new_value, &mut counts.without_value),
     ];
     if let Some((_, count)) = not_moved.into_iter().find(|(holds, _)| *holds) {
         *count += 1;
         return None;
     }
     counts.moved += 1;
-    let headers = redrive_headers(&record.headers, origin.redrive_count);
     let (partition, offset) = (record.partition, record.offset);
-    Some(Moved { partition, offset, fingerprint, origin, record: Raw { headers, ..record } })
+    let (record, before) = match &redrive.edit {
+        Some(edit) => {
+            let (record, before) = edit.apply(record, origin.redrive_count, &redrive.id);
+            (record, Some(before))
+        }
+        None => (Raw { headers: redrive_headers(&record.headers, origin.redrive_count), ..record }, None),
+    };
+    Some(Moved { partition, offset, fingerprint, origin, record, before })
 }

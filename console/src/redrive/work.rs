@@ -114,7 +114,8 @@ fn stopped(stop: &Receiver<Stop>, due: Instant) -> Option<Stop> {
 
 fn step(event: StepEvent, by: &str, reason: &str, redrive: &Redrive) -> Step {
     let (by, reason, at) = (by.to_owned(), reason.to_owned(), jiff::Timestamp::now().to_string());
-    Step { at, event, by, reason, redrive: redrive.clone(), letters: Vec::new(), kinds: BTreeMap::new() }
+    let (letters, kinds, before) = (Vec::new(), BTreeMap::new(), None);
+    Step { at, event, by, reason, redrive: redrive.clone(), letters, kinds, before }
 }
 
 /// The only one for its dead-letter topic.
@@ -172,6 +173,8 @@ impl Worker {
             self.send_back(moved)?;
             step.letters.push((moved.partition, moved.offset));
             *step.kinds.entry(moved.fingerprint.clone()).or_default() += 1;
+            // Where a letter is edited it is the only one.
+            step.before = moved.before.clone();
         }
         let value = serde_json::to_vec(&step).expect("a step is plain data");
         let record = BaseRecord::to(REDRIVES_TOPIC).partition(0).key(&step.redrive.id).payload(&value);

@@ -16,14 +16,21 @@ pub(crate) async fn stream(
     State(app): State<Arc<App>>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Error> {
     let place = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| Error::Overloaded)?;
-    let (mut now, ending) = (app.now.clone(), app.ending.clone());
+    let (mut now, ending, mut replaced) = (app.now.clone(), app.ending.clone(), app.access.replaced());
     now.mark_changed();
     let changes = stream::unfold((now, place, None), async |(mut now, place, shown)| {
         let snapshot = changed(&mut now, shown.as_ref()).await?;
         let event = Event::default().event("page").json_data(page::main_of(&snapshot)).expect("a text is JSON");
         Some((Ok(event), (now, place, Some(snapshot))))
     });
-    let changes = changes.take_until(ending.cancelled_owned());
+    // Who looks on may not be let in any more; a browser comes back by itself, and is asked who it is.
+    let over = async move {
+        tokio::select! {
+            () = ending.cancelled() => {}
+            _ = replaced.changed() => {}
+        }
+    };
+    let changes = changes.take_until(Box::pin(over));
     Ok(Sse::new(changes).keep_alive(KeepAlive::default()))
 }
 

@@ -18,6 +18,7 @@ use crate::{
     fingerprint::Fingerprint,
     page,
     records::{self, Cursor},
+    redrive,
     snapshot::Snapshot,
 };
 
@@ -35,6 +36,14 @@ pub(crate) async fn overview(State(app): State<Arc<App>>) -> Response {
 
 pub(crate) async fn groups(State(app): State<Arc<App>>) -> Response {
     Json(&app.snapshot().groups).into_response()
+}
+
+pub(crate) async fn generations(State(app): State<Arc<App>>) -> Response {
+    Json(&app.snapshot().generations).into_response()
+}
+
+pub(crate) async fn replicas(State(app): State<Arc<App>>) -> Response {
+    Json(&app.snapshot().replicas).into_response()
 }
 
 pub(crate) async fn blocking(State(app): State<Arc<App>>) -> Json<Value> {
@@ -98,6 +107,17 @@ pub(crate) async fn letters(
     let (letters, next) = blocking_look(&app, look).await?;
     let next = next.map(|(partition, offset)| format!("{partition}:{offset}"));
     Ok(Json(json!({"letters": letters, "next": next})))
+}
+
+/// A letter as it may be edited.
+pub(crate) async fn editable(
+    State(app): State<Arc<App>>,
+    Path((topic, partition, offset)): Path<(String, i32, i64)>,
+) -> Result<Response, Error> {
+    known(&app, &topic)?;
+    let _place = app.place()?;
+    let letter = redrive::editable(&app.settings, &app.redaction, &topic, (partition, offset)).await?;
+    Ok(Json(letter).into_response())
 }
 
 fn cursor(text: &str) -> Result<Cursor, Error> {

@@ -17,7 +17,7 @@ use crate::{
     app::App,
     error::Error,
     fingerprint::Fingerprint,
-    redrive::{self, RATE_MAX, RedriveState, Selection, Stop, Wanted},
+    redrive::{self, Edit, RATE_MAX, RedriveState, Selection, Stop, Wanted},
 };
 
 /// Records per second where nobody says otherwise.
@@ -30,8 +30,12 @@ pub(crate) struct Body {
     fingerprint: Option<Fingerprint>,
     partition: Option<i32>,
     offset: Option<i64>,
+    /// Partition and offset of each.
+    letters: Option<Vec<(i32, i64)>>,
     rate: Option<u32>,
     redrive_max: Option<u64>,
+    /// What the letter is to have instead; of one letter.
+    edit: Option<Edit>,
     #[serde(default)]
     dry_run: bool,
     #[serde(default)]
@@ -61,11 +65,15 @@ pub(crate) async fn begin(
 ) -> Result<Response, Error> {
     let sent = body(sent)?;
     let redrive_max = sent.redrive_max.unwrap_or(app.redrive_max);
-    wants(&caller, if redrive_max > app.redrive_max { Role::Admin } else { Role::Operate })?;
-    let selection = match (sent.fingerprint, sent.partition, sent.offset) {
-        (Some(fingerprint), None, None) => Selection::Fingerprint(fingerprint),
-        (None, Some(partition), Some(offset)) => Selection::Letter { partition, offset },
-        _ => return Err(Error::InvalidParameter("name a fingerprint, or partition and offset".to_owned())),
+    // Who edits a letter says what stands in its source topic.
+    let is_admins = redrive_max > app.redrive_max || sent.edit.is_some();
+    wants(&caller, if is_admins { Role::Admin } else { Role::Operate })?;
+    sent.edit.as_ref().map_or(Ok(()), Edit::check).map_err(Error::InvalidParameter)?;
+    let selection = match (sent.fingerprint, sent.partition, sent.offset, sent.letters) {
+        (Some(fingerprint), None, None, None) => Selection::Fingerprint(fingerprint),
+        (None, Some(partition), Some(offset), None) => Selection::Letter { partition, offset },
+        (None, None, None, Some(letters)) => Selection::of_places(letters).map_err(Error::InvalidParameter)?,
+        _ => return Err(Error::InvalidParameter("name a fingerprint, or partition and offset, or letters".to_owned())),
     };
     let rate_per_second = sent.rate.unwrap_or(RATE_DEFAULT);
     if !(1..=RATE_MAX).contains(&rate_per_second) {
@@ -76,16 +84,18 @@ pub(crate) async fn begin(
         false => confirmed(&sent.reason, &sent.confirm, &selection.confirmation())?,
     };
     let (dead_letter_topic, by) = (sent.topic, caller.name.clone());
-    let wanted = Wanted { dead_letter_topic, selection, rate_per_second, redrive_max, by, reason: reason.clone() };
+    let (edit, why) = (sent.edit, reason.clone());
+    let wanted = Wanted { dead_letter_topic, selection, rate_per_second, redrive_max, by, reason: why, edit };
     let _place = app.place()?;
     let redrive = redrive::begin(&app.settings, wanted).await?;
     if sent.dry_run {
         let counts = redrive::count(&app.settings, redrive).await?;
         return Ok(Json(json!({"dry_run": true, "counts": counts})).into_response());
     }
-    tracing::info!(id = redrive.id, topic = redrive.dead_letter_topic, by = caller.name, "a redrive begins");
+    tracing::info!(id = redrive.id, topic = redrive.dead_letter_topic, edited = ?redrive.edited, by = caller.name,
+        "a redrive begins");
     app.workers.start(&app.settings, redrive.clone(), caller.name, reason)?;
-    Ok((StatusCode::ACCEPTED, Json(redrive)).into_response())
+    Ok((StatusCode::ACCEPTED, Json(redrive.without_contents())).into_response())
 }
 
 pub(crate) async fn stop(
@@ -115,12 +125,18 @@ pub(crate) async fn go_on(
     if redrive.state == RedriveState::Done {
         return Err(Error::Conflict("it is done".to_owned()));
     }
-    if redrive.redrive_max > app.redrive_max {
+    if redrive.redrive_max > app.redrive_max || redrive.edit.is_some() {
         wants(&caller, Role::Admin)?;
     }
     tracing::info!(id, topic = redrive.dead_letter_topic, by = caller.name, "a redrive goes on");
     app.workers.start(&app.settings, redrive.clone(), caller.name, reason)?;
-    Ok((StatusCode::ACCEPTED, Json(redrive)).into_response())
+    Ok((StatusCode::ACCEPTED, Json(redrive.without_contents())).into_response())
+}
+
+/// What was changed of the letter that it moved, redacted.
+pub(crate) async fn difference(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
+    let _place = app.place()?;
+    Ok(Json(redrive::difference(&app.settings, &app.redaction, &id).await?).into_response())
 }
 
 fn why(app: &App, id: &str, why: Why) -> Result<String, Error> {

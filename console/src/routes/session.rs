@@ -24,9 +24,8 @@ pub(crate) async fn begin(
     headers: HeaderMap,
     sent: Result<Json<Body>, JsonRejection>,
 ) -> Result<impl IntoResponse, Error> {
-    let caller = app.access.by_token(body(sent)?.token.trim()).ok_or(Error::Unauthorized)?;
+    let (caller, session) = app.access.begin_session(body(sent)?.token.trim()).ok_or(Error::Unauthorized)?;
     tracing::info!(name = caller.name, role = caller.role.as_str(), "signed in");
-    let session = app.access.begin_session(caller);
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, gate::session_cookie(&headers, Some(&session)))]))
 }
 

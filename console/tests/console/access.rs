@@ -4,7 +4,9 @@ use anyhow::{Context as _, Result, ensure};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::stage::{Console, Stage};
+use tokio::time::timeout;
+
+use crate::stage::{Console, DEADLINE, Stage};
 
 /// Makes a token by the verb; gives it and its entry.
 async fn token(stage: &Stage, name: &str, role: &str) -> Result<(String, String)> {
@@ -50,18 +52,18 @@ impl<'a> Asked<'a> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_role_does_what_it_may_and_nothing_more() -> Result<()> {
     let stage = Stage::new(1).await?;
-    let mut file = String::new();
-    let mut tokens = Vec::new();
+    let (mut entries, mut tokens) = (Vec::new(), Vec::new());
     for role in ["view", "operate", "admin"] {
         let (token, entry) = token(&stage, &format!("{role}er"), role).await?;
-        file.push_str(&entry);
+        entries.push(entry);
         tokens.push(format!("Bearer {token}"));
     }
-    let file = stage.file("tokens.toml", &file)?;
-    let console = stage.console(&["--tokens-file", &file.display().to_string()]).await?;
+    let path = stage.file("tokens.toml", &entries.concat())?;
+    let console = stage.console(&["--tokens-file", &path.display().to_string()]).await?;
     let command = |verb: &str| json!({"group": stage.group, "verb": verb, "topic": stage.topic, "partition": 0, "offset": 0, "reason": "x", "confirm": "0@0"});
     let redrive =
         |max: u64| json!({"topic": "t-g-dlq", "fingerprint": "f", "redrive_max": max, "reason": "x", "confirm": "f"});
+    let edit = || json!({"topic": "t-g-dlq", "partition": 0, "offset": 0, "edit": {"key": "none"}, "reason": "x", "confirm": "0@0"});
     // What a role may do goes on to be looked at: 404, there is no such group; 409, there is no such topic.
     for (asked, expected) in [
         (&(|| get("/v1/overview")) as &dyn Fn() -> Asked<'static>, [401, 200, 200, 200]),
@@ -70,6 +72,7 @@ async fn each_role_does_what_it_may_and_nothing_more() -> Result<()> {
         (&|| post("/v1/commands", command("ignore")), [401, 403, 403, 404]),
         (&|| post("/v1/redrives", redrive(3)), [401, 403, 409, 409]),
         (&|| post("/v1/redrives", redrive(4)), [401, 403, 403, 409]),
+        (&|| post("/v1/redrives", edit()), [401, 403, 403, 409]),
         (&|| post("/v1/redrives/x/stop", json!({})), [401, 403, 404, 404]),
         (&|| post("/v1/redrives/x/continue", json!({})), [401, 403, 404, 404]),
     ] {
@@ -85,9 +88,23 @@ async fn each_role_does_what_it_may_and_nothing_more() -> Result<()> {
         }
     }
     ensure!(get("/v1/overview").with("authorization", "Bearer wrong").of(&console).await?.status() == 401);
+    let mut looks_on = get("/events").with("authorization", &tokens[1]).of(&console).await?;
+    looks_on.chunk().await?.context("the page")?;
     let page = get("/").of(&console).await?;
     ensure!(page.status() == 401 && page.text().await?.contains("sign-in"));
-    sessions(&console, &tokens[1]).await
+    sessions(&console, &tokens[1]).await?;
+
+    // Who is taken out of the file is out, also where they look on; the others stay.
+    std::fs::write(&path, &entries[0])?;
+    timeout(DEADLINE, async {
+        while looks_on.chunk().await?.is_some() {}
+        anyhow::Ok(())
+    })
+    .await??;
+    for (token, expected) in tokens.iter().zip([200, 401, 401]) {
+        ensure!(get("/v1/overview").with("authorization", token).of(&console).await?.status() == expected);
+    }
+    Ok(())
 }
 
 /// Signing in, what a foreign page can do with it, signing out.

@@ -3,6 +3,7 @@
 mod access;
 mod browser;
 mod commands;
+mod lags;
 mod redrives;
 mod renewals;
 mod stage;

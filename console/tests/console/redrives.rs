@@ -215,6 +215,104 @@ async fn one_letter_goes_back_and_what_came_back_too_often_does_not() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_edited_letter_goes_back_as_edited_and_what_was_before_is_kept() -> Result<()> {
+    let stage = Stage::new(1).await?;
+    stage.bury(&[Buried { partition: 0, ..letter(0) }, Buried { partition: 0, ..letter(1) }]).await?;
+    let (dead, console) = (stage.dead_letter_topic(), stage.console(&[]).await?);
+    kinds(&console, &dead, 2).await?;
+    let editable = console.get(&format!("/v1/dead-letters/{dead}/0/0")).await?;
+    let expected = json!({"key": {"text": "key-0"}, "value": {"text": "order-0"}, "headers": [["own", {"text": "1"}]]});
+    ensure!(editable == json!({"edit": expected, "left_out": {}}), "{editable}");
+    let with = |edit: Value| json!({"topic": dead, "partition": 0, "offset": 0, "edit": edit, "reason": "a typo", "confirm": "0@0"});
+    for (edit, expected) in [(expected, 409), (json!({"value": {"text": "•••"}}), 400), (json!({"offset": 3}), 400)]
+    {
+        let (status, problem) = console.post_json("/v1/redrives", &with(edit)).await?;
+        ensure!(status == expected, "{status} {problem}");
+    }
+    let edit = json!({"key": {"text": "key-0"}, "value": {"text": "order-7"}, "headers": [["own", {"text": "2"}], ["new", "none"]]});
+    let (status, begun) = console.post_json("/v1/redrives", &with(edit)).await?;
+    ensure!(status == 202 && begun["edit"].is_null(), "contents are shown redacted alone: {begun}");
+    let id = begun["id"].as_str().context("an id")?;
+    let done = until_state(&console, id, "done").await?;
+    ensure!(done["edited"] == json!(["value", "headers"]) && done["edit"].is_null(), "{done}");
+    let records = stage.committed_records().await?;
+    ensure!(
+        records.len() == 1 && text(&records[0]) == "order-7" && records[0].key() == Some(&b"key-0"[..]),
+        "{records:?}"
+    );
+    let headers: Vec<_> =
+        records[0].headers().context("headers")?.iter().map(|header| (header.key, header.value)).collect();
+    let own = [("own", Some(&b"2"[..])), ("new", None)];
+    let marks = [("dlq-redrive-count", Some(&b"1"[..])), ("dlq-edited", Some(id.as_bytes()))];
+    ensure!(headers == [own, marks].concat(), "{headers:?}");
+    let difference = console.get(&format!("/v1/redrives/{id}/difference")).await?;
+    ensure!(
+        difference["parts"]["value"] == json!({"before": {"text": "order-0"}, "after": {"text": "order-7"}}),
+        "{difference}"
+    );
+    ensure!(difference["reason"] == "a typo" && difference["offset"] == 0 && difference["parts"]["key"].is_null());
+
+    // It went back, edited or not: it does not go once more.
+    let again = json!({"topic": dead, "partition": 0, "offset": 0, "reason": "x", "confirm": "0@0"});
+    let (_, begun) = console.post_json("/v1/redrives", &again).await?;
+    let done = until_state(&console, begun["id"].as_str().context("an id")?, "done").await?;
+    ensure!(done["counts"]["moved_before"] == 1 && stage.committed_records().await?.len() == 1, "{done}");
+    by_command_line(&stage, &dead).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_that_somebody_chose_go_back_and_those_between_them_do_not() -> Result<()> {
+    let stage = Stage::new(3).await?;
+    stage.bury(&(0..12).map(letter).collect::<Vec<_>>()).await?;
+    let (dead, console) = (stage.dead_letter_topic(), stage.console(&[]).await?);
+    kinds(&console, &dead, 12).await?;
+    let with = |letters: Value, confirm: &str| json!({"topic": dead, "letters": letters, "reason": "these", "confirm": confirm});
+    for (body, expected) in [
+        (with(json!([]), "0 letters"), 400),
+        (with(json!([[0, 0], [0, 99]]), "2 letters"), 409),
+        (with(json!([[0, 0], [7, 0]]), "2 letters"), 409),
+        (with(json!([[0, 0], [2, 1]]), "3 letters"), 400),
+        (
+            json!({"topic": dead, "letters": [[0, 0], [2, 1]], "edit": {"key": "none"}, "reason": "x", "confirm": "2 letters"}),
+            409,
+        ),
+    ] {
+        let (status, problem) = console.post_json("/v1/redrives", &body).await?;
+        ensure!(status == expected, "{body}: {status} {problem}");
+    }
+    // Of two kinds and partitions; one is named twice.
+    let places = json!([[0, 3], [2, 1], [0, 0], [0, 3]]);
+    let (status, begun) = console.post_json("/v1/redrives", &with(places, "3 letters")).await?;
+    ensure!(status == 202, "{begun}");
+    let done = until_state(&console, begun["id"].as_str().context("an id")?, "done").await?;
+    ensure!(done["counts"]["moved"] == 3 && done["selection"]["letters"] == json!([[0, 0], [0, 3], [2, 1]]), "{done}");
+    let values =
+        async || -> Result<BTreeSet<String>> { Ok(stage.committed_records().await?.iter().map(text).collect()) };
+    let set = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<BTreeSet<_>>();
+    ensure!(values().await? == set(&["order-0", "order-9", "order-5"]), "{:?}", values().await?);
+    let by_verb = ["dead-letters", "redrive", "--topic", &dead, "--letter", "1@0", "--letter", "0@0", "--reason", "x"];
+    let (done, code) = stage.verb(&by_verb).await?;
+    ensure!(code == 0 && done["counts"]["moved"] == 1 && done["counts"]["moved_before"] == 1, "{done}");
+    ensure!(values().await? == set(&["order-0", "order-9", "order-5", "order-1"]));
+    Ok(())
+}
+
+async fn by_command_line(stage: &Stage, dead: &str) -> Result<()> {
+    let place = ["--topic", dead, "--partition", "0", "--offset", "1"];
+    let (mut edit, code) = stage.verb(&[&["dead-letters", "edit"][..], &place].concat()).await?;
+    ensure!(code == 0 && edit["value"]["text"] == "order-1", "{edit}");
+    edit["key"] = json!({"text": "another"});
+    let file = stage.file("edit.json", &edit.to_string())?.display().to_string();
+    let redrive = ["dead-letters", "redrive", "--edit", &file, "--reason", "another key"];
+    let (done, code) = stage.verb(&[&redrive[..], &place].concat()).await?;
+    ensure!(code == 0 && done["edited"] == json!(["key"]), "{done}");
+    let (difference, _) = stage.verb(&["dead-letters", "difference", done["id"].as_str().context("an id")?]).await?;
+    ensure!(difference["parts"]["key"] == json!({"before": "key-1", "after": "another"}), "{difference}");
+    ensure!(stage.committed_records().await?[1].key() == Some(&b"another"[..]));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_may_write_dead_letters_cannot_have_records_put_into_other_topics() -> Result<()> {
     let (stage, other) = (Stage::new(1).await?, Stage::new(1).await?);
     stage.bury(&[letter(0)]).await?;

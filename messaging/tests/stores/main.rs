@@ -8,6 +8,7 @@ mod examples;
 mod loading;
 mod log;
 mod reading;
+mod relay;
 mod transactions;
 
 use std::time::Duration;

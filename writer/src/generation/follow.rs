@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     ends,
     error::StoreError,
+    observe::Generations,
     projection::Projection,
     store::generation::{self, Generation},
 };
@@ -93,10 +94,10 @@ fn projection(config: &Config, found: &Generation) -> Result<Projection, Invalid
 pub(crate) async fn watch(config: &Config, generation: i32) -> Turn {
     let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut connection, mut unfed_looks) = (None, 0);
+    let (mut connection, mut unfed_looks, mut told) = (None, 0, Generations::default());
     loop {
         ticks.tick().await;
-        match look(config, generation, &mut connection).await {
+        match look(config, generation, &mut connection, &mut told).await {
             Ok(Some(Turn::Move(to))) if unfed_looks + 1 < UNFED_LOOKS => {
                 tracing::debug!(generation = to, "the active generation is fed by nobody");
                 unfed_looks += 1;
@@ -116,12 +117,14 @@ async fn look(
     config: &Config,
     generation: i32,
     connection: &mut Option<PgConnection>,
+    told: &mut Generations,
 ) -> Result<Option<Turn>, StoreError> {
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(connect(config).await?),
     };
     let generations = Generation::all(connection).await?;
+    told.tell(generations.iter().map(|of| (of.generation, config.group_of(of.generation), of.state.as_str())));
     if !generations.iter().any(|found| found.generation == generation) {
         return Ok(Some(Turn::Dropped));
     }
