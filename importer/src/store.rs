@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a job waits for a connection.
-const ACQUIRE_MAX: Duration = Duration::from_secs(10);
+const ACQUIRE_MAX: Duration = Duration::from_secs(60);
 /// Pause before Postgres is asked again while it is away, or not migrated.
 const RETRY: Duration = Duration::from_secs(1);
 /// A session that is frozen in a transaction gives up its locks, so that its successor can work.

@@ -103,7 +103,7 @@ pub struct Args {
     send_max: Duration,
 
     /// How often clients are pinged, duration; one that is silent for two of them is closed. Proxies cut what is idle for a minute
-    #[arg(long, env = "NOTIFIER_PING_INTERVAL", default_value = "20s", global = true, value_parser = duration_between(100 * MILLISECOND, 600 * SECOND))]
+    #[arg(long, env = "NOTIFIER_PING_INTERVAL", default_value = "20s", global = true, value_parser = duration_between(SECOND, 600 * SECOND))]
     ping_interval: Duration,
 
     /// Frames that are kept of one channel at most, to be replayed; three of each import

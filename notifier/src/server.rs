@@ -26,6 +26,8 @@ const SEND_BUFFER_BYTES: u32 = 32 << 10;
 const BACKLOG: u32 = 4096;
 /// Pause after a failed accept (too many open files): what closes meanwhile makes room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// A websocket has the same limit, and says why it ends; this comes behind it.
+const WRITE_SLACK: Duration = Duration::from_secs(1);
 /// Time for clients to take their farewell.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Files that are no client's connection.
@@ -88,7 +90,7 @@ async fn converse(stream: TcpStream, router: Router, place: Place, send_max: Dur
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     // Also ends a stream of events that nobody reads: hyper waits for the socket and for nothing else.
-    stream.set_write_timeout(Some(send_max));
+    stream.set_write_timeout(Some(send_max + WRITE_SLACK));
     let answer = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(place.clone());
         router.clone().oneshot(request)

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, str::FromStr};
 
-use phonenumber::{Mode, country};
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat, enums::Region};
 
 use super::Wrong;
 
@@ -11,13 +11,15 @@ const BYTES_MAX: usize = 60;
 
 /// Where a number without a country is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Country(country::Id);
+pub struct Country(Region);
 
 impl FromStr for Country {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| "must be a code of ISO 3166 with two letters, such as DE".to_owned())
+        let is_known = |region: &Region| PHONE_NUMBER_UTIL.get_supported_regions().any(|known| known == *region);
+        let region = text.parse().ok().filter(is_known);
+        region.map(Self).ok_or_else(|| "must be a code of ISO 3166 with two letters, such as DE".to_owned())
     }
 }
 
@@ -31,9 +33,9 @@ pub(super) fn read(field: &str, country: Option<Country>) -> Result<Option<Strin
     if field.len() > BYTES_MAX || field.chars().any(char::is_control) {
         return Err(wrong("this is not a phone number"));
     }
-    let parsed = phonenumber::parse(country.map(|country| country.0), international(field));
+    let parsed = PHONE_NUMBER_UTIL.parse(international(field), country.map(|country| country.0));
     match parsed {
-        Ok(number) if number.is_valid() => Ok(Some(number.format().mode(Mode::E164).to_string())),
+        Ok(number) if number.is_valid() => Ok(Some(number.format_as(PhoneNumberFormat::E164).into_owned())),
         Ok(_) => Err(wrong("no such phone number can exist in its country")),
         Err(_) if country.is_none() && !field.starts_with(['+', '0']) => {
             Err(wrong("this is not a phone number with its country, such as +44 20 7946 0958"))

@@ -21,7 +21,7 @@ use crate::{
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// Room for what comes in, per connection; the library's own is 128 KiB.
 const READ_BUFFER_BYTES: usize = 2 << 10;
-/// Messages of a client in a second, in the long run.
+/// Messages of a client in a second, in the long run; more than it is pinged.
 const MESSAGES_PER_SECOND_MAX: usize = 2;
 
 /// Answers the handshake; the session goes on behind it.

@@ -1,0 +1,7 @@
+//! The importer as a process, on a real broker and a real Postgres.
+
+mod cancelled;
+mod jobs;
+mod killed;
+mod poison;
+mod stage;
