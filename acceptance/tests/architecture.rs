@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
 /// Crates that are deployed; the rules about sources hold for them.
-const SERVICES: [&str; 6] = ["shared", "messaging", "writer", "reader", "console", "jobs"];
+const SERVICES: [&str; 8] = ["shared", "messaging", "writer", "reader", "console", "jobs", "importer", "notifier"];
 const KAFKA: [&str; 2] = ["rdkafka", "rdkafka-sys"];
 const SQLX: [&str; 3] = ["sqlx", "sqlx-core", "sqlx-postgres"];
 /// The writer's stages; one file may know them all.
@@ -42,7 +42,12 @@ fn services_do_not_know_each_other_and_tests_know_no_service() -> Result<()> {
     graph.lacks("messaging", &["writer", "reader", "devstack", "acceptance"])?;
     graph.lacks("writer", &["reader", "devstack", "acceptance"])?;
     graph.lacks("console", &[&SQLX[..], &["writer", "reader", "tokio-postgres", "devstack", "acceptance"]].concat())?;
-    graph.lacks("jobs", &["writer", "reader", "console", "devstack", "acceptance"])?;
+    for (name, others) in
+        [("jobs", ["importer", "notifier"]), ("importer", ["jobs", "notifier"]), ("notifier", ["jobs", "importer"])]
+    {
+        graph.lacks(name, &[&others[..], &["writer", "reader", "console", "devstack", "acceptance"]].concat())?;
+    }
+    graph.lacks("notifier", &SQLX)?;
     graph.lacks("devstack", &["shared", "messaging", "writer", "reader"])?;
     graph.lacks("loadtest", &["shared", "messaging", "writer", "reader", "acceptance"])?;
     graph.lacks("acceptance", &["shared", "messaging", "writer", "reader"])
@@ -109,14 +114,30 @@ fn rule_environment(sources: &[Source]) -> Vec<String> {
 }
 
 fn rule_metrics(sources: &[Source]) -> Vec<String> {
-    let names =
-        ["counter!(", "gauge!(", "histogram!(", "\"writer_", "\"reader_", "\"consumer_", "\"console_", "\"jobs_"];
+    let names = [
+        "counter!(",
+        "gauge!(",
+        "histogram!(",
+        "\"writer_",
+        "\"reader_",
+        "\"consumer_",
+        "\"console_",
+        "\"jobs_",
+        "\"importer_",
+        "\"notifier_",
+    ];
     offences(sources, &names, |path| path.ends_with("/observe.rs"))
 }
 
 fn rule_sql(sources: &[Source]) -> Vec<String> {
     let is_named = |path: &str| {
-        let named = ["writer/src/migrate.rs", "writer/src/verify/source.rs", "jobs/src/queries.rs"];
+        let named = [
+            "writer/src/migrate.rs",
+            "writer/src/verify/source.rs",
+            "jobs/src/queries.rs",
+            "importer/src/store.rs",
+            "importer/src/migrate.rs",
+        ];
         named.contains(&path) || path.starts_with("writer/src/store") || path.starts_with("reader/src/queries")
     };
     offences(sources, &STATEMENTS, is_named)

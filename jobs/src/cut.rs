@@ -94,8 +94,12 @@ mod tests {
 
     fn cut(text: &str) -> Vec<JobRecord> {
         let (mut table, mut cutter, mut pieces) = (Table::new(Some(b',')), Cutter::default(), Vec::new());
-        table.take(text, |row| Ok(pieces.extend(cutter.add(row)))).unwrap();
-        table.end(|row| Ok(pieces.extend(cutter.add(row)))).unwrap();
+        let mut add = |row: RowView<'_>| {
+            pieces.extend(cutter.add(row));
+            Ok(())
+        };
+        table.take(text, &mut add).unwrap();
+        table.end(&mut add).unwrap();
         pieces.extend(cutter.end());
         let import = Import {
             id: ImportId::new(),

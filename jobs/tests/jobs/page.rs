@@ -4,7 +4,6 @@
 use anyhow::{Context as _, Result, ensure};
 use devstack::{Devstack, Options, Part, eventually};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use crate::{
     stage::DEADLINE,
@@ -62,8 +61,8 @@ async fn an_import_is_followed_over_a_reload_and_a_restart_and_another_one_is_ca
     let id = eventually("the import is accepted", DEADLINE, async || accepted().await).await?;
     let channel = browser.run("return JSON.parse(localStorage.getItem('siteview-channel')).channel_id").await?;
     browser.open(&jobs_url).await?;
-    browser.until("the reloaded page has the import", &shows("rows-all", &"20,000".to_owned())).await?;
-    ensure!(browser.run(import).await? == Value::from(id.clone()), "it is the same import");
+    browser.until("the reloaded page has the import", &shows("rows-all", "20,000")).await?;
+    ensure!(browser.run(import).await? == id, "it is the same import");
 
     notifier.kill();
     browser
