@@ -129,8 +129,13 @@ async fn alerts(prometheus: &str) -> Result<BTreeSet<String>> {
 
 /// The stores whose exporter is not there.
 async fn absent_exporters(prometheus: &str) -> Result<Vec<(&'static str, &'static str)>> {
-    let targets = get(&format!("{prometheus}/api/v1/targets?state=active")).await?;
-    let active = targets["data"]["activeTargets"].as_array().context("activeTargets")?;
+    let url = format!("{prometheus}/api/v1/targets?state=active");
+    // Some seconds after its start Prometheus takes over all files of targets together; before that none seems to be there.
+    let found = async || {
+        let active = get(&url).await.ok()?["data"]["activeTargets"].as_array()?.clone();
+        active.iter().any(|target| target["labels"]["job"] == "reader").then_some(active)
+    };
+    let active = eventually("Prometheus has its targets", SERIES_MAX, found).await?;
     let scraped = |job: &str| active.iter().any(|target| target["labels"]["job"] == job);
     Ok(EXPORTED.into_iter().filter(|(_, job)| !scraped(job)).collect())
 }
