@@ -107,7 +107,8 @@ impl Following {
                 Err(error) => error.to_string(),
             };
             self.caught_up.set(false, format!("topic {} cannot be read: {why}", self.topic));
-            std::thread::sleep(RETRY);
+            // Nothing is assigned to it: it serves the client's own events for so long.
+            drop(observer.poll(RETRY));
         }
         Ok(())
     }

@@ -126,7 +126,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: Cancellati
     });
     tokio::select! {
         () = serving => {}
-        ended = &mut following => return Err(ended.map_or(RunError::TaskEnded("what reads Kafka"), |ended| why(ended))),
+        ended = &mut following => return Err(ended.map_or(RunError::TaskEnded("what reads Kafka"), why)),
         _ = &mut sweeping => return Err(RunError::TaskEnded("sweep")),
         _ = &mut admin => return Err(RunError::TaskEnded("admin port")),
     }
