@@ -20,6 +20,8 @@ use crate::{lag::Next, survey::onlooker};
 
 /// Time of one survey that is spent on this.
 const LOOK_MAX: Duration = Duration::from_millis(250);
+/// Time of the first one: nothing is shown yet, and a verb shows nothing else.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(3);
 /// Partitions that are read at once; more are read one after another.
 const IN_HAND_MAX: usize = 100;
 /// A record that did not come for so long is not waited for: what is left there was removed, or its broker is away.
@@ -39,6 +41,8 @@ pub(crate) struct Ages {
     consumer: BaseConsumer,
     told: BTreeMap<Place, Told>,
     in_hand: BTreeMap<TopicPartition, InHand>,
+    /// For the next look.
+    look_max: Duration,
 }
 
 struct Told {
@@ -55,7 +59,8 @@ struct InHand {
 
 impl Ages {
     pub(crate) fn new(settings: &Settings) -> KafkaResult<Self> {
-        Ok(Self { consumer: onlooker(settings, &OWN)?, told: BTreeMap::new(), in_hand: BTreeMap::new() })
+        let consumer = onlooker(settings, &OWN)?;
+        Ok(Self { consumer, told: BTreeMap::new(), in_hand: BTreeMap::new(), look_max: FIRST_LOOK_MAX })
     }
 
     /// Reads what is not known yet; `wanted` are places with the end of what is visible there, above the place.
@@ -65,7 +70,7 @@ impl Ages {
         let is_left = |(of, read): &(&TopicPartition, &InHand)| !wanted.contains_key(&((*of).clone(), read.offset));
         let left: Vec<TopicPartition> = self.in_hand.iter().filter(is_left).map(|(of, _)| of.clone()).collect();
         left.iter().try_for_each(|of| self.end(of).map(drop))?;
-        let deadline = Instant::now() + LOOK_MAX;
+        let deadline = Instant::now() + std::mem::replace(&mut self.look_max, LOOK_MAX);
         loop {
             self.begin(wanted)?;
             if self.in_hand.is_empty() || Instant::now() >= deadline {

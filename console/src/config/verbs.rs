@@ -185,7 +185,7 @@ pub struct RedriveArgs {
     #[arg(long, value_name = "PLACE", value_parser = place, conflicts_with_all = ["offset", "partition"])]
     pub letter: Vec<(i32, i64)>,
     /// One letter: what it is to have instead, a JSON file of key, value, headers, as `dead-letters edit` prints it
-    #[arg(long, value_name = "PATH", requires = "offset")]
+    #[arg(long, value_name = "PATH", requires = "offset", conflicts_with_all = ["fingerprint", "letter"])]
     pub edit: Option<PathBuf>,
     /// Records per second at most; what failed may fail again, and what consumes has other work
     #[arg(long, value_name = "RATE", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
