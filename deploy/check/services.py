@@ -6,9 +6,14 @@ from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES = ("writer", "reader", "console")
+SERVICES = ("writer", "reader", "console", "jobs", "importer", "notifier")
 # Files of secrets that a service takes, and the demo's with the same form.
-SECRETS = {"DATABASE_URL_FILE": "writer_url.txt", "READER_DATABASE_URLS_FILE": "reader_urls.txt", "CONSOLE_TOKENS_FILE": "console_tokens.toml"}
+SECRETS = {
+    "DATABASE_URL_FILE": "writer_url.txt",
+    "READER_DATABASE_URLS_FILE": "reader_urls.txt",
+    "CONSOLE_TOKENS_FILE": "console_tokens.toml",
+    "CHANNEL_SECRET_FILE": "channel_secret.txt",
+}
 # Variables that any program of this kind knows.
 COMMON = {"RUST_BACKTRACE"}
 
