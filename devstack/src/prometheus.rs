@@ -39,10 +39,9 @@ pub(crate) async fn start(place: &Place, endpoints: &Endpoints) -> Result<(Vec<S
     let (postgres, kafka) = (postgres_exporters(place, endpoints)?, kafka_exporter(place, endpoints)?);
     let targets = dir.join("targets");
     fs::create_dir(&targets)?;
-    write_targets(&targets, "writer", endpoints.writer_admin_url.iter().map(|url| host_of(url)))?;
-    write_targets(&targets, "reader", endpoints.reader_admin_url.iter().map(|url| host_of(url)))?;
-    write_targets(&targets, "relay", endpoints.relay_admin_url.iter().map(|url| host_of(url)))?;
-    write_targets(&targets, "console", endpoints.console_admin_url.iter().map(|url| host_of(url)))?;
+    for (job, url) in services(endpoints) {
+        write_targets(&targets, job, url.iter().map(|url| host_of(url)))?;
+    }
     write_targets(&targets, "postgres", postgres.iter().map(|(_, address)| address.as_str()))?;
     write_targets(&targets, "kafka", kafka.iter().map(|(_, address)| address.as_str()))?;
     fs::write(dir.join("prometheus.yml"), CONFIG)?;
@@ -88,6 +87,19 @@ fn kafka_exporter(place: &Place, endpoints: &Endpoints) -> Result<Option<(Server
     let launch = Launch::new(KAFKA_EXPORTER, program, &place.logs(), &place.log(KAFKA_EXPORTER))
         .args([format!("--kafka.server={kafka}"), format!("--web.listen-address={address}")]);
     Ok(Some((server(launch, format!("http://{address}/metrics")), address)))
+}
+
+/// The services by the names of their jobs, with their admin ports.
+fn services(endpoints: &Endpoints) -> [(&'static str, &Option<String>); 7] {
+    [
+        ("writer", &endpoints.writer_admin_url),
+        ("reader", &endpoints.reader_admin_url),
+        ("relay", &endpoints.relay_admin_url),
+        ("console", &endpoints.console_admin_url),
+        ("jobs", &endpoints.jobs_admin_url),
+        ("importer", &endpoints.importer_admin_url),
+        ("notifier", &endpoints.notifier_admin_url),
+    ]
 }
 
 fn server(launch: Launch, ready_url: String) -> Server {

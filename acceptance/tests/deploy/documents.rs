@@ -53,6 +53,9 @@ fn here(commands: &str, endpoints: &Endpoints) -> String {
         ("127.0.0.1:8080", &endpoints.reader_url),
         ("127.0.0.1:9101", &endpoints.writer_admin_url),
         ("127.0.0.1:9102", &endpoints.reader_admin_url),
+        ("127.0.0.1:9103", &endpoints.jobs_admin_url),
+        ("127.0.0.1:9104", &endpoints.importer_admin_url),
+        ("127.0.0.1:9105", &endpoints.notifier_admin_url),
         ("127.0.0.1:9106", &endpoints.console_admin_url),
     ];
     let host = |url: &Option<String>| url.as_deref().unwrap_or_default().trim_start_matches("http://").to_owned();

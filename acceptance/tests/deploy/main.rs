@@ -4,6 +4,7 @@
 //! What needs no running system is checked by `deploy/check`.
 
 mod documents;
+mod import;
 mod metrics;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,17 @@ use anyhow::{Context, Result};
 use devstack::{Endpoints, Part, postgres};
 use tokio::sync::OnceCell;
 
-const PARTS: [Part; 6] = [Part::Connect, Part::Writer, Part::Reader, Part::Relay, Part::Console, Part::Prometheus];
+const PARTS: [Part; 9] = [
+    Part::Connect,
+    Part::Writer,
+    Part::Reader,
+    Part::Relay,
+    Part::Jobs,
+    Part::Importer,
+    Part::Notifier,
+    Part::Console,
+    Part::Prometheus,
+];
 /// The tests share the system, and the first of them seeds it.
 static SEEDED: OnceCell<()> = OnceCell::const_new();
 /// A site of the seed, the one that the README asks for.

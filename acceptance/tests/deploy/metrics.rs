@@ -8,22 +8,24 @@ use anyhow::{Context, Result, ensure};
 use devstack::{Endpoints, eventually};
 use serde_json::Value;
 
-use crate::{SITE, root, system};
+use crate::{SITE, import::import_a_contact, root, system};
 
 /// Scraped, stored and found; far beyond what it takes.
 const SERIES_MAX: Duration = Duration::from_secs(90);
 /// Series that begin with an event which this test does not cause: how their names begin, and who causes it.
-const LATER: [(&str, &str); 7] = [
+const LATER: [(&str, &str); 9] = [
     ("writer_heartbeat_age_seconds", "only with WRITER_HEARTBEAT_TOPIC: tests/heartbeats.rs"),
     ("reader_replica_retries_total", "with the first retry, by its reason"),
     ("console_dead_letters", "with the first topic of dead letters: console/tests"),
-    ("consumer_", "only services made with messaging::Consumer"),
-    ("messaging_kv_store_", "only services made with messaging::KvStore"),
-    ("messaging_atomic_kv_store_", "only services made with messaging::AtomicKvStore"),
+    ("consumer_blocked", "with the first partition that stands: messaging/tests"),
+    ("consumer_parked_records", "with the first key that is parked: messaging/tests"),
+    ("messaging_atomic_kv_store_", "only with calls back, of which the services have none: messaging/tests"),
+    ("notifier_closed_total", "with the first connection that is closed from here: notifier/tests"),
+    ("notifier_refused_total", "with the first request that is refused: notifier/tests"),
     ("messaging_transaction_aborts_total", "with the first abort"),
 ];
 /// Crates with metrics of their own.
-const MEASURED: [&str; 4] = ["writer", "reader", "console", "messaging"];
+const MEASURED: [&str; 7] = ["writer", "reader", "console", "jobs", "importer", "notifier", "messaging"];
 /// Stores are scraped by exporters that need not be installed: prefix of the metric, job of Prometheus.
 const EXPORTED: [(&str, &str); 2] = [("pg_", "postgres"), ("kafka_", "kafka")];
 
@@ -140,7 +142,7 @@ async fn absent_exporters(prometheus: &str) -> Result<Vec<(&'static str, &'stati
     Ok(EXPORTED.into_iter().filter(|(_, job)| !scraped(job)).collect())
 }
 
-/// One request of each kind, and one that waits for a position in vain; the site of the seed has to arrive first.
+/// One request of each kind, one that waits for a position in vain, and an import; the site of the seed has to arrive first.
 async fn ask_everything(endpoints: &Endpoints) -> Result<()> {
     let reader = endpoints.reader_url.as_deref().context("reader")?;
     let site = format!("{reader}/v1/sites/{SITE}/installed-apps");
@@ -149,7 +151,7 @@ async fn ask_everything(endpoints: &Endpoints) -> Result<()> {
     let far = reqwest::Client::new().get(&site).header("projection-min-position", "1/0:999999999");
     let answer = far.header("prefer", "wait=1").send().await?;
     ensure!(answer.status() == 503, "a position that is far away: {}", answer.status());
-    Ok(())
+    import_a_contact(endpoints).await
 }
 
 async fn has_series(prometheus: &str, name: &str) -> Result<()> {
