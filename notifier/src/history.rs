@@ -115,7 +115,7 @@ mod tests {
         let frames: Vec<_> = (0..10).map(|offset| (offset, Completed, offset as u8)).collect();
         let history = history(&frames, 4);
         assert_eq!(replayed(&history, Cursor::Start), (vec![6, 7, 8, 9], false));
-        assert_eq!(replayed(&history, at(4)).1, false);
+        assert!(!replayed(&history, at(4)).1);
         assert_eq!(
             replayed(&history, at(5)),
             (vec![6, 7, 8, 9], true),

@@ -217,7 +217,7 @@ async fn one_letter_goes_back_and_what_came_back_too_often_does_not() -> Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edited_letter_goes_back_as_edited_and_what_was_before_is_kept() -> Result<()> {
     let stage = Stage::new(1).await?;
-    stage.bury(&[Buried { partition: 0, ..letter(0) }, Buried { partition: 0, ..letter(1) }]).await?;
+    stage.bury(&[Buried { partition: 0, ..letter(0) }, Buried { partition: 0, offset: 1, ..letter(1) }]).await?;
     let (dead, console) = (stage.dead_letter_topic(), stage.console(&[]).await?);
     kinds(&console, &dead, 2).await?;
     let editable = console.get(&format!("/v1/dead-letters/{dead}/0/0")).await?;
