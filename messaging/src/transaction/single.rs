@@ -14,14 +14,22 @@ use std::{
 use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 
-use super::{Output, TransactionError, producer::Producer};
+use super::{
+    Output, TransactionError,
+    error::{Disposition, disposition},
+    producer::Producer,
+};
 
-/// Bytes that wait in the client to be sent; more wait for their turn.
-const QUEUE_KIB_MAX: &str = "16384";
+/// Bytes that wait in the client to be sent; more wait for their turn. Many transactions may be under way at once, each with its client.
+const QUEUE_KIB_MAX: &str = "2048";
+/// An abort may take so long, and one call beyond it; then it is left to the coordinator.
+const ABORT_MAX: Duration = Duration::from_secs(5);
 
 /// A transactional id that is taken, and the transaction under it once it has begun. Dropping it without a commit aborts.
 pub struct SingleTransaction {
     producer: Producer,
+    /// Cancelled, each call is tried once.
+    shutdown: CancellationToken,
     /// By when everything but the commit must be done.
     deadline: Option<Instant>,
 }
@@ -43,11 +51,12 @@ impl SingleTransaction {
         for (key, value) in own {
             settings.entry(key.to_owned()).or_insert_with(|| value.to_owned());
         }
+        let shutdown = shutdown.child_token();
         let producer = Producer::new(&settings, transactional_id.to_owned(), timeout, shutdown.clone());
         let producer = producer.map_err(TransactionError::Settings)?;
         let taken = producer.init_by(Instant::now() + wait);
         taken.map_err(|error| producer.fatal("taking the transactional id", error))?;
-        Ok(Self { producer, deadline: None })
+        Ok(Self { producer, shutdown, deadline: None })
     }
 
     /// Begins the transaction.
@@ -85,9 +94,17 @@ impl SingleTransaction {
 
 impl Drop for SingleTransaction {
     fn drop(&mut self) {
-        if self.deadline.is_some() && self.producer.abort().is_err() {
-            // The coordinator does it, when the time is over or the id is taken again.
-            tracing::warn!("a transaction was left open");
+        if self.deadline.is_none() {
+            return;
+        }
+        self.shutdown.cancel();
+        let until = Instant::now() + ABORT_MAX;
+        while let Err(error) = self.producer.abort() {
+            if disposition(&error) != Disposition::Retry || Instant::now() >= until {
+                // The coordinator does it, when the time is over or the id is taken again.
+                tracing::warn!(error = %error, "a transaction was left open");
+                return;
+            }
         }
     }
 }
