@@ -58,6 +58,6 @@ impl App {
     }
 
     pub(crate) fn database(&self) -> Result<&PgPool, Error> {
-        self.database.as_ref().ok_or(Error::Database)
+        self.database.as_ref().ok_or(Error::ErrorsNotKept)
     }
 }

@@ -91,9 +91,14 @@ pub struct Args {
     #[arg(long, env = "JOBS_ROWS_MAX", default_value_t = 10_000_000, global = true, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     rows_max: u64,
 
-    /// Uploads at once; one more gets 503. Each has a thread and some 500 KiB
+    /// Uploads at once; one more gets 503. Each has a thread and some 500 KiB, and 2 MiB more on its way into the log
     #[arg(long, env = "JOBS_UPLOADS_MAX", default_value_t = 32, global = true, value_parser = clap::value_parser!(u32).range(1..=400))]
     uploads_max: u32,
+
+    /// Bytes of memory for each of the two stores of what is known of imports, as estimated: some 500 an import, for 30 days. Full, the
+    /// service is not ready until it has more and is started again
+    #[arg(long, env = "JOBS_STORE_BYTES_MAX", default_value = "256MiB", global = true, value_parser = bytes_between(KIB * KIB, 64 * GIB))]
+    store_bytes_max: u64,
 
     /// How long a client may send nothing, duration; then its upload is cut
     #[arg(long, env = "JOBS_UPLOAD_IDLE_MAX", default_value = "30s", global = true, value_parser = duration_between(SECOND / 10, HOUR))]
@@ -137,6 +142,7 @@ pub struct Config {
     pub file_bytes_max: u64,
     pub rows_max: u64,
     pub uploads_max: usize,
+    pub store_bytes_max: usize,
     pub upload_idle_max: Duration,
     pub transaction_timeout: Duration,
     pub common: Common,
@@ -175,6 +181,7 @@ impl Config {
             file_bytes_max: args.file_bytes_max,
             rows_max: args.rows_max,
             uploads_max: args.uploads_max as usize,
+            store_bytes_max: usize::try_from(args.store_bytes_max).unwrap_or(usize::MAX),
             upload_idle_max: args.upload_idle_max,
             transaction_timeout: args.transaction_timeout,
             common: args.common,

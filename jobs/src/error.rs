@@ -1,6 +1,7 @@
 //! Everything that can go wrong with a request, and the one place that says how a client sees it: RFC 9457.
 
 use axum::{
+    extract::rejection::QueryRejection,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -41,6 +42,11 @@ pub(crate) enum Error {
     NotFound,
     #[error("the service has no such route")]
     Route,
+    #[error("the route has no such method")]
+    Method,
+    /// Nothing that waiting mends: no database is set.
+    #[error("this service keeps no errors of rows")]
+    ErrorsNotKept,
     #[error("the import has ended; there is nothing to cancel")]
     Ended,
     /// It was not done, and may be asked again.
@@ -62,6 +68,8 @@ impl Error {
             Self::BrokenBody(_) => (StatusCode::BAD_REQUEST, "invalid-body"),
             Self::NotFound => (StatusCode::NOT_FOUND, "import-not-found"),
             Self::Route => (StatusCode::NOT_FOUND, "route-not-found"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
+            Self::ErrorsNotKept => (StatusCode::NOT_FOUND, "errors-not-kept"),
             Self::Idle => (StatusCode::REQUEST_TIMEOUT, "upload-idle"),
             Self::UnderWay => (StatusCode::CONFLICT, "upload-under-way"),
             Self::Ended => (StatusCode::CONFLICT, "import-ended"),
@@ -122,6 +130,12 @@ impl From<KvStoreError> for Error {
     }
 }
 
+impl From<QueryRejection> for Error {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::InvalidParameter(rejection.body_text())
+    }
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         tracing::warn!(error = %error, "errors of rows can't be read");
@@ -138,8 +152,9 @@ impl IntoResponse for Error {
             body["line"] = json!(line);
         }
         let kind = [(header::CONTENT_TYPE, shared::problem::CONTENT_TYPE)];
+        let may_pass = status == StatusCode::SERVICE_UNAVAILABLE || matches!(self, Self::UnderWay);
         let mut answer = (status, kind, body.to_string()).into_response();
-        if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::CONFLICT].contains(&status) {
+        if may_pass {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
         }
         answer
@@ -159,6 +174,8 @@ mod tests {
             (Error::BrokenBody(String::new()), 400),
             (Error::NotFound, 404),
             (Error::Route, 404),
+            (Error::ErrorsNotKept, 404),
+            (Error::Method, 405),
             (Error::Idle, 408),
             (SpoolError::Taken.into(), 409),
             (Error::Ended, 409),

@@ -37,11 +37,29 @@ fn lines(page: &[RowError]) -> String {
     text
 }
 
-/// A cell in quotes. One that a spreadsheet would take for a formula gets an apostrophe before it, which shows it as text (OWASP, CSV
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+/// Where something else than a comma stands between cells, a spreadsheet does not see this file's quotes: a cell begins behind one of
+/// these within them. Commas split nothing there, and phone numbers stand behind them.
+const SPLITS: [char; 5] = [';', '\t', '|', '\r', '\n'];
+
+/// A cell in quotes. What a spreadsheet would take for a formula gets an apostrophe before it, which shows it as text (OWASP, CSV
 /// injection).
 fn cell(text: &str) -> String {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
-    format!("\"{}{}\"", if is_formula { "'" } else { "" }, text.replace('"', "\"\""))
+    let mut cell = String::from(if text.starts_with(['\t', '\r', '\n']) { "\"'" } else { "\"" });
+    let mut is_begin = true;
+    for char in text.chars() {
+        if is_begin && FORMULA.contains(&char) {
+            cell.push('\'');
+        }
+        // A quote is no part of what a cell says.
+        is_begin = SPLITS.contains(&char) || (is_begin && char == '"');
+        cell.push(char);
+        if char == '"' {
+            cell.push('"');
+        }
+    }
+    cell.push('"');
+    cell
 }
 
 #[cfg(test)]
@@ -57,7 +75,11 @@ mod tests {
             ("+49", "\"'+49\""),
             ("-1", "\"'-1\""),
             ("@x", "\"'@x\""),
-            ("\t=1", "\"'\t=1\""),
+            ("\t=1", "\"'\t'=1\""),
+            ("a;=1", "\"a;'=1\""),
+            ("a\n\n@1", "\"a\n\n'@1\""),
+            ("\"a;\"\"=1\"", "\"\"\"a;\"\"\"\"'=1\"\"\""),
+            ("a,+4420,a=b", "\"a,+4420,a=b\""),
             ("", "\"\""),
         ] {
             assert_eq!(cell(text), expected);

@@ -4,14 +4,14 @@
 //! POST /v1/imports ── intake ─> text ─> table ─> cut ──┐           (while it streams)
 //!                                 │      └─ header     ├─> Plan: rows, jobs, columns; or what is wrong, with its line
 //!                                 └──> spool file      ┘
-//! spool file ─ table ─ cut ─> produce: open + every job + `import.accepted`, one Kafka transaction ──> 202
+//! spool file ─ table ─ cut ─> produce: every job + open + `import.accepted`, one Kafka transaction ──> 202
 //! import.progress ─> KvStore ─> GET /v1/imports/{id}
 //! import_row_error (Postgres) ─> errors ─> GET /v1/imports/{id}/errors.csv
 //! ```
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `intake`, `text`, `table`, `header` | a body as chunks; chunks as UTF-8; UTF-8 as rows, within limits; which column is what |
+//! | `intake`, `text`, `table`, `lines`, `header` | a body as chunks; chunks as UTF-8; UTF-8 as rows, within limits; their lines; which column is what |
 //! | `check`, `spool`, `cut`, `refusal` | the pass while it streams; the file on disk; rows to jobs; what is wrong with a file |
 //! | `produce`, `log` | the second pass, into one transaction; topics, stores and commands |
 //! | `errors`, `queries` | the error file; the SQL behind it |
@@ -39,6 +39,7 @@ mod errors;
 mod gate;
 mod header;
 mod intake;
+mod lines;
 mod log;
 mod observe;
 mod produce;

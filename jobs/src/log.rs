@@ -23,7 +23,12 @@ use shared::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{RunError, config::Config, error::Error, spool::Spool};
+use crate::{
+    RunError,
+    config::Config,
+    error::Error,
+    spool::{Spool, SpoolError},
+};
 
 const ACCEPTED_TOPIC: &str = "import.accepted";
 /// What is known of an import is kept for 30 days after its last change; so long a repeat is known as one.
@@ -38,8 +43,6 @@ const TAKE_MAX: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
 /// A store may need so long to contain what was committed before a question.
 const CONTAINED_MAX: Duration = Duration::from_secs(5);
-/// Estimated bytes of each store; an entry has some 500.
-const STORE_BYTES_MAX: usize = 64 << 20;
 
 /// An import that exists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -67,7 +70,7 @@ impl Log {
     pub(crate) fn start(config: &Config, stop: CancellationToken) -> Result<Self, RunError> {
         let (settings, prefix) = (Arc::new(config.kafka.clone()), Arc::from(config.topic_prefix.as_str()));
         let follow = |topic: &str| KvStoreConfig {
-            memory_bytes_max: STORE_BYTES_MAX,
+            memory_bytes_max: config.store_bytes_max,
             ..KvStoreConfig::new(&format!("{prefix}{topic}"), GROUP)
         };
         let own = [("enable.idempotence", "true"), ("linger.ms", "0"), ("client.id", GROUP)];
@@ -154,8 +157,8 @@ pub(crate) async fn prepare(log: Log, spool: Arc<Spool>, kafka: Condition, swept
         kafka.set(false, error.to_string());
         tokio::time::sleep(PAUSE).await;
     }
-    while let Err(why) = sweep(&log, &spool).await {
-        swept.set(false, why);
+    while let Err(error) = sweep(&log, &spool, &swept).await {
+        swept.set(false, error.to_string());
         tokio::time::sleep(PAUSE).await;
     }
     swept.set(true, "holds nothing that a crash left");
@@ -176,13 +179,30 @@ pub(crate) async fn prepare(log: Log, spool: Arc<Spool>, kafka: Condition, swept
 }
 
 /// Ends the transactions of files that a crash left, so that nobody waits for them, and removes the files.
-async fn sweep(log: &Log, spool: &Arc<Spool>) -> Result<(), String> {
-    for id in spool.left_over().map_err(|error| error.to_string())? {
-        let log = log.clone();
-        let taken = tokio::task::spawn_blocking(move || log.take(id).map(drop)).await;
-        taken.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        spool.remove(id).map_err(|error| error.to_string())?;
+async fn sweep(log: &Log, spool: &Arc<Spool>, swept: &Condition) -> Result<(), SpoolError> {
+    for id in spool.left_over()? {
+        let _place = match spool.place(id) {
+            // Its end removes the file.
+            Ok(place) => place,
+            // Sent again by now: that upload takes the transaction's id itself, and has the file.
+            Err(SpoolError::Taken) => continue,
+            Err(error) => return Err(error),
+        };
+        while let Err(why) = end(log, id).await {
+            swept.set(false, why);
+            tokio::time::sleep(PAUSE).await;
+        }
         tracing::info!(import = %id, "an upload that a crash left was ended; whoever sent it sends it again");
     }
     Ok(())
+}
+
+async fn end(log: &Log, id: ImportId) -> Result<(), String> {
+    let log = log.clone();
+    match tokio::task::spawn_blocking(move || log.take(id).map(drop)).await {
+        // Fenced: another instance has taken the id, which ended what was left.
+        Ok(Ok(()) | Err(TransactionError::Fenced { .. })) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
 }

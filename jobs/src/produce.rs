@@ -27,13 +27,33 @@ pub(crate) enum Outcome {
 
 /// Produces the whole import, or finds that it exists. Blocks, inside a runtime.
 ///
-/// Whether it exists is asked after its transactional id is taken: from then on no other can make it exist under the same id.
-pub(crate) fn produce(log: &Log, import: &Import, plan: &Plan, file: &SpoolFile) -> Result<Outcome, Error> {
+/// Whether it exists is asked after its transactional id is taken: from then on no other can make it exist under the same id. Only one
+/// that `may_exist` is asked for: the id of another is new.
+pub(crate) fn produce(
+    log: &Log,
+    import: &Import,
+    plan: &Plan,
+    file: &SpoolFile,
+    may_exist: bool,
+) -> Result<Outcome, Error> {
     let mut transaction = log.take(import.id)?;
-    if Handle::current().block_on(log.accepted(import.id))?.is_some() {
+    if may_exist && Handle::current().block_on(log.accepted(import.id))?.is_some() {
         return Ok(Outcome::Repeated);
     }
     transaction.begin()?;
+    let jobs = send_jobs(&mut transaction, &log.jobs_topic(), import, plan, file)?;
+    if jobs != import.jobs {
+        // Dropping the transaction aborts it.
+        return Err(io::Error::other("the file in the spool is not the one that was checked").into());
+    }
+    send_notes(&mut transaction, log, import)?;
+    transaction.commit()?;
+    Ok(Outcome::Accepted)
+}
+
+/// Says that the import exists. Last of all: from here to the commit readers of these two topics wait, those of every other import too,
+/// and a file may take minutes.
+fn send_notes(transaction: &mut SingleTransaction, log: &Log, import: &Import) -> Result<(), Error> {
     let key = import.id.to_string();
     let open = ProgressCommand::Open {
         channel_id: import.channel_id.clone(),
@@ -44,14 +64,7 @@ pub(crate) fn produce(log: &Log, import: &Import, plan: &Plan, file: &SpoolFile)
     };
     let accepted = Accepted { jobs: import.jobs, rows: import.rows, mode: import.mode };
     transaction.send(&Output::new(&log.commands_topic(), key.clone(), json(&open)))?;
-    transaction.send(&Output::new(&log.accepted_topic(), key, json(&accepted)))?;
-    let jobs = send_jobs(&mut transaction, &log.jobs_topic(), import, plan, file)?;
-    if jobs != import.jobs {
-        // Dropping the transaction aborts it.
-        return Err(io::Error::other("the file in the spool is not the one that was checked").into());
-    }
-    transaction.commit()?;
-    Ok(Outcome::Accepted)
+    Ok(transaction.send(&Output::new(&log.accepted_topic(), key, json(&accepted)))?)
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {

@@ -33,6 +33,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/imports/{id}/errors.csv", get(imports::error_file))
         .route("/v1/imports/{id}/cancel", post(imports::cancel))
         .fallback(async || Error::Route)
+        .method_not_allowed_fallback(async || Error::Method)
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(Arc::clone(&app), gate::guard))
         .with_state(app)

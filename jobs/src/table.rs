@@ -3,7 +3,7 @@
 
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
-use crate::refusal::Refusal;
+use crate::{lines::Lines, refusal::Refusal};
 
 /// Bytes of a row, all fields together. As JSON at most six times as many, which is less than a job may have.
 pub(crate) const ROW_BYTES_MAX: usize = 64 << 10;
@@ -48,9 +48,10 @@ pub(crate) struct Table {
     ends: Box<[usize]>,
     bytes_len: usize,
     ends_len: usize,
+    /// Whether one has begun; a quote alone has written nothing yet.
+    is_open: bool,
     begins_at: u64,
-    /// Lines that the parser was not shown, because they are empty.
-    lines_skipped: u64,
+    lines: Lines,
 }
 
 impl Table {
@@ -64,8 +65,9 @@ impl Table {
             ends: vec![0; COLUMNS_MAX + 1].into(),
             bytes_len: 0,
             ends_len: 0,
+            is_open: false,
             begins_at: 1,
-            lines_skipped: 0,
+            lines: Lines::default(),
         }
     }
 
@@ -97,7 +99,7 @@ impl Table {
         }
         // A line's end ends every row but one whose quote is open: there it is a character like others.
         self.parse(b"\n", &mut on_row)?;
-        match self.bytes_len > 0 || self.ends_len > 0 {
+        match self.is_open {
             true => {
                 Err(Refusal::at(self.begins_at, "unclosed-quote", "a quote that begins in this row is never closed"))
             }
@@ -119,11 +121,11 @@ impl Table {
     ) -> Result<(), Refusal> {
         let parser = self.parser.as_mut().expect("the delimiter is known");
         loop {
-            if self.bytes_len == 0 && self.ends_len == 0 {
+            if !self.is_open {
                 let empty = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-                self.lines_skipped += input[..empty].iter().filter(|byte| **byte == b'\n').count() as u64;
+                self.lines.pass(&input[..empty]);
                 input = &input[empty..];
-                self.begins_at = parser.line() + self.lines_skipped;
+                self.begins_at = self.lines.ended + 1;
             }
             // An empty slice would say that the file has ended.
             if input.is_empty() {
@@ -131,7 +133,9 @@ impl Table {
             }
             let (output, ends) = (&mut self.bytes[self.bytes_len..], &mut self.ends[self.ends_len..]);
             let (result, taken, written, ended) = parser.read_record(input, output, ends);
+            self.lines.pass(&input[..taken]);
             input = &input[taken..];
+            self.is_open = true;
             self.bytes_len += written;
             self.ends_len += ended;
             match result {
@@ -141,7 +145,7 @@ impl Table {
                 ReadRecordResult::Record => {
                     let (bytes, ends) = (&self.bytes[..self.bytes_len], &self.ends[..self.ends_len]);
                     let row = RowView { line: self.begins_at, bytes, ends };
-                    (self.bytes_len, self.ends_len) = (0, 0);
+                    (self.bytes_len, self.ends_len, self.is_open) = (0, 0, false);
                     check(row)?;
                     on_row(row)?;
                 }
@@ -232,6 +236,20 @@ mod tests {
     }
 
     #[test]
+    fn lines_end_as_any_system_ends_them() {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = ["a;b", "1;x", "", "\"", "2\";y", "3;\"z", "\""].join(end);
+            let two = format!("{end}2");
+            let expected: Rows = [(1, "a", "b"), (2, "1", "x"), (4, two.as_str(), "y"), (6, "3", &format!("z{end}"))]
+                .map(|(line, first, second)| (line, vec![first.to_owned(), second.to_owned()]))
+                .to_vec();
+            for chunk in 1..text.len() {
+                assert_eq!(rows(&text, chunk).as_ref(), Ok(&expected), "{end:?} {chunk}");
+            }
+        }
+    }
+
+    #[test]
     fn the_delimiter_is_what_the_first_line_has_most_of() {
         for (line, expected) in
             [("a,b;c,d", b','), ("a;\"b,c,d\";e", b';'), ("a\tb", b'\t'), ("a|b", b'|'), ("a", b',')]
@@ -252,6 +270,7 @@ mod tests {
             ("a,b\n1,2\n3,\"4\n5".to_owned(), "unclosed-quote", 3),
             ("a,b\n1,\"".to_owned(), "unclosed-quote", 2),
             ("\"a".to_owned(), "unclosed-quote", 1),
+            ("a\n\"".to_owned(), "unclosed-quote", 2),
         ] {
             for chunk in [7, 4096, 1 << 20] {
                 let refused = rows(&text, chunk).unwrap_err();

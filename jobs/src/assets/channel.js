@@ -5,9 +5,11 @@ const KEPT = "siteview-channel";
 const PAUSE_MS = 250, PAUSE_MAX_MS = 10_000;
 // After so many websockets that did not open, one stream of events is tried.
 const SOCKETS_MAX = 3;
+// A channel with less time left is not listened to any more.
+const LEFT_MS = 60_000;
 
 export class Channel {
-  #urls; #onFrame; #onState; #kept = null; #failures = 0; #connection = null; #timer = 0;
+  #urls; #onFrame; #onState; #kept = null; #failures = 0; #connection = null; #listening = false; #making = null; #timer = 0;
 
   // `onFrame` gets each frame, `onState` one of connecting, live, away.
   constructor(urls, onFrame, onState) {
@@ -15,23 +17,27 @@ export class Channel {
     this.#onFrame = onFrame;
     this.#onState = onState;
     addEventListener("online", () => this.#soon(0));
-    addEventListener("pagehide", () => this.#connection?.close());
+    addEventListener("pagehide", () => this.#close());
     addEventListener("pageshow", event => event.persisted && this.#soon(0));
   }
 
-  // The id, once there is one; waits for the notifier.
-  async id() {
+  // The id of a channel that has so much time left, once there is one; waits for the notifier.
+  async id(left = LEFT_MS) {
+    const kept = this.#kept ?? read();
+    if (kept && until(kept) - Date.now() > left) return this.#use(kept);
+    // One for all who wait.
+    this.#making ??= this.#make().finally(() => { this.#making = null; });
+    return this.#use(await this.#making);
+  }
+
+  async #make() {
     for (let failures = 0; ; failures++) {
-      const kept = read();
-      if (kept && Date.parse(kept.expires_at) - Date.now() > 60_000) {
-        this.#kept = kept;
-        return kept.channel_id;
-      }
       try {
-        const made = await fetch(`${this.#urls.http}/v1/channels`, { method: "POST" });
-        if (made.ok) {
-          write(await made.json());
-          continue;
+        const answer = await fetch(`${this.#urls.http}/v1/channels`, { method: "POST" });
+        if (answer.ok) {
+          const made = await answer.json();
+          // By this clock, which may differ from the notifier's. What was just made is taken however little time it has.
+          return { ...made, until: made.expires_in_s && Date.now() + made.expires_in_s * 1000 };
         }
       } catch { /* away, as below */ }
       this.#onState("away");
@@ -39,10 +45,31 @@ export class Channel {
     }
   }
 
+  #use(kept) {
+    const before = this.#kept?.channel_id ?? kept.channel_id;
+    this.#kept = kept;
+    write(kept);
+    if (before !== kept.channel_id) {
+      this.#close();
+      this.#onFrame({ type: "gap" });
+      this.#soon(0);
+    }
+    return kept.channel_id;
+  }
+
+  #close() {
+    clearTimeout(this.#timer);
+    this.#connection?.close();
+    this.#connection = null;
+  }
+
   // Connects, and stays so.
   async listen() {
+    if (this.#connection || this.#listening) return;
+    this.#listening = true;
     this.#onState("connecting");
     const id = await this.id();
+    this.#listening = false;
     const cursor = this.#kept.cursor ?? "";
     const path = `/v1/channels/${encodeURIComponent(id)}?after=${encodeURIComponent(cursor)}`;
     const asEvents = this.#failures > 0 && this.#failures % (SOCKETS_MAX + 1) === SOCKETS_MAX;
@@ -66,7 +93,7 @@ export class Channel {
   }
 
   #soon(after) {
-    if (this.#connection) return;
+    if (this.#connection || this.#listening) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(async () => {
       if (this.#failures > 1) await this.#forgetIfRefused();
@@ -78,7 +105,7 @@ export class Channel {
   async #forgetIfRefused() {
     try {
       const answer = await fetch(`${this.#urls.http}/v1/channels/${encodeURIComponent(this.#kept.channel_id)}`);
-      if (answer.status === 403 || answer.status === 410) localStorage.removeItem(KEPT);
+      if (answer.status === 403 || answer.status === 410) this.#kept.until = 1;
     } catch { /* away: nothing is known */ }
   }
 }
@@ -88,7 +115,7 @@ function socket(url, open, text, lost) {
   socket.onopen = open;
   socket.onmessage = event => text(event.data);
   socket.onclose = lost;
-  return { close: () => { socket.onclose = null; socket.close(); } };
+  return { close: () => { socket.onclose = socket.onmessage = socket.onopen = null; socket.close(); } };
 }
 
 function events(url, open, text, lost) {
@@ -98,6 +125,10 @@ function events(url, open, text, lost) {
   // It would come back by itself, but with the address of its begin and never as a websocket.
   events.onerror = () => { events.close(); lost(); };
   return { close: () => events.close() };
+}
+
+function until(kept) {
+  return kept.until || Date.parse(kept.expires_at);
 }
 
 // Doubled, and spread so that not all browsers come back at once.

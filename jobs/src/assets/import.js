@@ -9,13 +9,19 @@ const ERRORS_SHOWN = 50;
 // Rates are those of the last seconds.
 const RATE_MS = 10_000;
 const SENDS_MAX = 6;
+// An import is told about on its channel, which should outlive it.
+const CHANNEL_LEFT_MS = 4 * 3600 * 1000;
+// Refusals after which certainly nothing of the file is in the log, though all of it was sent.
+const NOTHING_DONE = ["/problems/overloaded", "/problems/spool-full"];
 
 const element = id => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
 const ended = state => ["completed", "failed", "cancelled"].includes(state);
 const MEANINGS = ["email", "name", "phone"];
 
-let config, channel, chosen = null, sending = null, current = null, seen = [];
+let config, channel, chosen = null, current = null, seen = [];
+// `sending`: the upload in hand, over all its attempts. `unknown`: the last one, when it may or may not have become an import.
+let sending = null, unknown = null;
 
 start();
 
@@ -95,49 +101,75 @@ async function send() {
   element("start").disabled = true;
   wrong("");
   const owner = element("owner").value.trim();
-  const asked = { ...meanings(), owner_id: owner, mode: element("check").checked ? "check" : "import" };
-  // One key for all attempts: whichever of them arrives, there is one import.
-  const key = Array.from(crypto.getRandomValues(new Uint8Array(16)), byte => byte.toString(16).padStart(2, "0")).join("");
-  follow({ import_id: null, owner, file: chosen.name });
-  say(`Sending ${chosen.name}`);
+  const asked = String(reading({ ...meanings(), owner_id: owner, mode: element("check").checked ? "check" : "import" }));
+  const isAgain = unknown?.file === chosen && unknown.asked === asked;
+  const upload = sending = isAgain ? unknown : { file: chosen, asked, key: random(), channel_id: null, mayExist: false };
+  upload.isUnwanted = false;
+  follow({ import_id: null, owner, file: upload.file.name });
+  say(`Sending ${upload.file.name}`);
+  const answer = await attempts(upload);
+  sending = null;
+  if (answer.status !== 202) return refused(upload, answer);
+  unknown = null;
+  if (current) keep({ ...current, import_id: answer.location.split("/").pop() });
+  say(`${upload.file.name} is accepted`);
+  return upload.isUnwanted ? cancel() : ask();
+}
+
+// The answer that is worth no further attempt. All have one key and one channel: whichever of them arrives, there is one import.
+async function attempts(upload) {
+  upload.channel_id ??= await channel.id(CHANNEL_LEFT_MS);
   for (let attempt = 0; ; attempt++) {
-    const channel_id = await channel.id();
-    const answer = await post(`/v1/imports?${reading({ ...asked, channel_id })}`, key);
-    if (answer.status === 202) {
-      const id = answer.location.split("/").pop();
-      if (current && !current.import_id) keep({ ...current, import_id: id });
-      say(`${chosen.name} is accepted`);
-      return ask();
-    }
+    // What may exist is sent again even if it is unwanted: the answer tells what is to be cancelled.
+    if (upload.isUnwanted && !upload.mayExist) return { status: 0, detail: "The upload was cancelled; nothing of it was imported." };
+    const answer = await post(upload);
     const isWorthMore = answer.status === 0 || answer.status === 409 || answer.status >= 500;
-    if (answer.aborted || !isWorthMore || attempt === SENDS_MAX) {
-      anew();
-      element("preview").hidden = false;
-      element("start").disabled = false;
-      return wrong(answer.aborted ? "The upload was cancelled; nothing of it was imported." : answer.detail);
-    }
-    await new Promise(done => setTimeout(done, 500 * 2 ** attempt));
+    if (!isWorthMore || attempt === SENDS_MAX) return answer;
+    await new Promise(done => {
+      upload.goOn = done;
+      setTimeout(done, 500 * 2 ** attempt);
+    });
   }
 }
 
-// As fetch, but it tells how much is sent.
-function post(url, key) {
+function refused(upload, answer) {
+  // A channel that is refused can't be asked on.
+  unknown = upload.mayExist && answer.status !== 403 && answer.status !== 410 ? upload : null;
+  anew();
+  element("preview").hidden = false;
+  element("start").disabled = false;
+  const doubt = "All of the file was sent, and it is not known whether it is being imported. Import it again to find out; it is imported once.";
+  wrong(unknown ? `${answer.detail} ${doubt}` : answer.detail);
+}
+
+function random() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), byte => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// As fetch, but it tells how much is sent. Once all of the file is, the import may come to be whatever becomes of the connection.
+function post(upload) {
   return new Promise(done => {
-    const request = sending = new XMLHttpRequest();
-    const end = told => { sending = null; done(told); };
-    request.open("POST", url);
+    const request = upload.request = new XMLHttpRequest();
+    const before = upload.mayExist;
+    const end = told => { upload.request = null; done(told); };
+    request.open("POST", `/v1/imports?${upload.asked}&channel_id=${encodeURIComponent(upload.channel_id)}`);
     request.setRequestHeader("Content-Type", "text/csv");
-    request.setRequestHeader("Idempotency-Key", key);
+    request.setRequestHeader("Idempotency-Key", upload.key);
     request.upload.onprogress = event => bar("Sending the file", event.loaded, event.total);
-    request.onload = () => end({ status: request.status, location: request.getResponseHeader("Location"), detail: detail(request.responseText) });
-    request.onerror = () => end({ status: 0, detail: "The connection broke off; nothing of the file was imported." });
-    request.onabort = () => end({ status: 0, aborted: true });
-    request.send(chosen);
+    request.upload.onload = () => { upload.mayExist = true; };
+    request.onload = () => {
+      const told = problem(request.responseText);
+      const isRefused = request.status >= 400 && request.status < 500 && request.status !== 409;
+      if (isRefused || NOTHING_DONE.includes(told.type)) upload.mayExist = before;
+      end({ status: request.status, location: request.getResponseHeader("Location"), detail: told.detail });
+    };
+    request.onerror = request.onabort = () => end({ status: 0, detail: upload.mayExist ? "The connection broke off." : "The connection broke off; nothing of the file was imported." });
+    request.send(upload.file);
   });
 }
 
-function detail(text) {
-  try { return JSON.parse(text).detail; } catch { return "The server's answer can't be read."; }
+function problem(text) {
+  try { return JSON.parse(text); } catch { return { detail: "The server's answer can't be read." }; }
 }
 
 // ---- following
@@ -164,10 +196,9 @@ function keep(kept) {
 function take(frame) {
   if (frame.type === "hello") return frame.recovered || ask();
   if (frame.type === "gap") return ask();
-  if (!current) return;
-  // The answer to the upload may come later than the first frame about it.
-  if (!current.import_id && frame.type === "accepted") keep({ ...current, import_id: frame.import_id });
-  if (frame.import_id === current.import_id) paint(frame);
+  // The answer to the upload may come later than the first frames about it: then what they said is asked for. They may as well be about
+  // an import of another tab.
+  if (current?.import_id && frame.import_id === current.import_id) paint(frame);
 }
 
 // The state as it is: once, when frames may be missing.
@@ -239,8 +270,16 @@ async function showErrors(id) {
 }
 
 async function cancel() {
-  if (sending) return sending.abort();
   element("cancel").disabled = true;
+  if (sending) {
+    sending.isUnwanted = true;
+    say("Cancelling");
+    // Nothing is, while not all of the file is sent. Later the import is cancelled as soon as its id is known.
+    if (sending.mayExist) return;
+    sending.request?.abort();
+    sending.goOn?.();
+    return;
+  }
   const answer = await again(() => fetch(`/v1/imports/${current.import_id}/cancel`, { method: "POST" }));
   if (answer.ok) return say("Cancelling: what no importer has begun is skipped");
   element("cancel").disabled = false;

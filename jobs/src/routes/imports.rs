@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -118,8 +118,9 @@ pub(crate) struct Errors {
 pub(crate) async fn errors(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    Query(paging): Query<Paging>,
+    paging: Result<Query<Paging>, QueryRejection>,
 ) -> Result<Json<Errors>, Error> {
+    let Query(paging) = paging?;
     let id = known(&app, &id).await?;
     let invalid = || Error::InvalidParameter("after is the `next` of an earlier answer".to_owned());
     let after = match paging.after.split_once(',') {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
 };
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 
 use super::ReadingParameters;
@@ -40,13 +40,14 @@ pub(crate) struct Preview {
 /// 200, also for a file whose columns are still to be chosen; 422 for one that can't be read.
 pub(crate) async fn preview(
     State(app): State<Arc<App>>,
-    Query(parameters): Query<ReadingParameters>,
+    parameters: Result<Query<ReadingParameters>, QueryRejection>,
     body: Body,
 ) -> Result<Json<Preview>, Error> {
     let _place = app.place()?;
+    let Query(parameters) = parameters?;
     let reading = parameters.reading()?;
     let begin = tokio::time::timeout(app.config.upload_idle_max, Limited::new(body, BODY_BYTES_MAX).collect());
-    let begin = begin.await.map_err(|_| Error::Idle)?.map_err(|error| Error::BrokenBody(error.to_string()))?.to_bytes();
+    let begin = begin.await.map_err(|_| Error::Idle)?.map_err(broken)?.to_bytes();
     let (mut text, mut table) = (Text::new(reading.written), Table::new(reading.delimiter));
     let mut rows = Vec::new();
     let keep = |row: RowView<'_>| {
@@ -78,4 +79,11 @@ pub(crate) async fn preview(
     };
     let delimiter = char::from(table.delimiter());
     Ok(Json(Preview { encoding: text.encoding(), delimiter, columns, refused, rows }))
+}
+
+fn broken(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    match error.is::<LengthLimitError>() {
+        true => Error::TooLarge(BODY_BYTES_MAX as u64),
+        false => Error::BrokenBody(error.to_string()),
+    }
 }

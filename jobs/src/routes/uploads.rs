@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    body::Body,
-    extract::{Query, State},
+    body::{Body, HttpBody as _},
+    extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -41,14 +41,14 @@ pub(crate) struct Parameters {
 /// 202 with `Location` once the import is in the log; its progress is told by the notifier.
 pub(crate) async fn upload(
     State(app): State<Arc<App>>,
-    parameters: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let _under_way = UnderWay::new();
     let mut body = Some(body);
     let accepted = async {
-        let Query(parameters) = parameters.map_err(|rejection| Error::InvalidParameter(rejection.body_text()))?;
+        let Query(parameters) = parameters?;
         accept(app, parameters, &headers, &mut body).await
     };
     let accepted = accepted.await;
@@ -73,10 +73,16 @@ async fn accept(
 ) -> Result<ImportId, Error> {
     let channel = app.channel(parameters.channel_id.as_deref().unwrap_or_default())?;
     let owner_id = owner(parameters.owner_id)?;
-    let media_type = media_type(headers)?.map(str::to_owned);
+    let boundary = boundary(headers)?;
     let reading = parameters.reading.reading()?;
     let key = headers.get(IDEMPOTENCY_KEY).map(|key| idempotency_key(key.as_bytes())).transpose()?;
+    // Told before it is sent. What a form is longer than its file is not known yet.
+    let length = body.as_ref().map_or(0, |body| body.size_hint().lower());
+    if boundary.is_none() && length > app.config.file_bytes_max {
+        return Err(Error::TooLarge(app.config.file_bytes_max));
+    }
     let place = app.place()?;
+    let may_exist = key.is_some();
     let id = key.map_or_else(ImportId::new, |key| id_of_key(channel.as_str(), &owner_id, key));
     let began = Instant::now();
 
@@ -89,7 +95,7 @@ async fn accept(
     });
     let limits = Limits { bytes_max: app.config.file_bytes_max, idle_max: app.config.upload_idle_max };
     let body = body.take().unwrap_or_default();
-    let poured = intake::pour(media_type.as_deref(), body, to, limits).await;
+    let poured = intake::pour(boundary, body, to, limits).await;
     let (plan, file) = checking.await.map_err(|_| Error::Internal)?;
     // Why the body broke off says more than that it did.
     poured?;
@@ -109,7 +115,7 @@ async fn accept(
     // A thread that goes on when the client does not wait: the file is there, so the import will be.
     let producing = tokio::task::spawn_blocking(move || {
         let (began, _place) = (Instant::now(), place);
-        let outcome = produce(&app.log, &import, &plan, &file)?;
+        let outcome = produce(&app.log, &import, &plan, &file, may_exist)?;
         observe::produced(outcome, import.rows, import.jobs, began.elapsed());
         if outcome == Outcome::Accepted {
             tracing::info!(import = %import.id, rows = import.rows, jobs = import.jobs, "import accepted");
@@ -127,19 +133,22 @@ fn owner(owner_id: Option<String>) -> Result<String, Error> {
     }
 }
 
-fn media_type(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+/// What stands between the parts of a form; `None` where the body is the file.
+fn boundary(headers: &HeaderMap) -> Result<Option<String>, Error> {
     let Some(text) = headers.get(header::CONTENT_TYPE) else { return Ok(None) };
     let text = text.to_str().map_err(|_| Error::MediaType(String::new()))?;
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     // Browsers say what the system has registered for `.csv`, on Windows often Excel's.
     match essence.as_str() {
-        "multipart/form-data"
-        | "text/csv"
+        "multipart/form-data" => {
+            multer::parse_boundary(text).map(Some).map_err(|error| Error::BrokenBody(error.to_string()))
+        }
+        "text/csv"
         | "text/plain"
         | "text/tab-separated-values"
         | "application/csv"
         | "application/vnd.ms-excel"
-        | "application/octet-stream" => Ok(Some(text)),
+        | "application/octet-stream" => Ok(None),
         _ => Err(Error::MediaType(essence)),
     }
 }
@@ -173,5 +182,20 @@ mod tests {
         for other in [id_of_key("co", "", b"k"), id_of_key("c", "", b"ok"), id_of_key("c", "o", b"l")] {
             assert_ne!(id, other);
         }
+    }
+
+    #[test]
+    fn a_form_has_a_boundary_and_a_file_none() {
+        for (kind, expected) in [
+            ("multipart/form-data; boundary=b", Some(Some("b"))),
+            ("Text/CSV; charset=utf-8", Some(None)),
+            ("multipart/form-data", None),
+            ("multipart/form-data; boundary", None),
+            ("application/json", None),
+        ] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, axum::http::HeaderValue::from_static(kind))]);
+            assert_eq!(boundary(&headers).ok().as_ref().map(Option::as_deref), expected, "{kind}");
+        }
+        assert_eq!(boundary(&HeaderMap::new()).ok(), Some(None));
     }
 }

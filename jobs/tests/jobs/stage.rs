@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     net::TcpStream,
     process::{Child, Command, Stdio},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,7 +15,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
 };
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use shared::{
     config::Secret,
@@ -25,6 +25,18 @@ use tempfile::TempDir;
 
 pub const DEADLINE: Duration = Duration::from_secs(120);
 const SECRET: &str = "a secret for tests, which is long enough";
+
+/// Jobs in their order, and commands with their keys.
+pub type Log = (Vec<JobRecord>, Vec<(String, Value)>);
+
+/// The first answer that is no 503: on a busy machine the log may take longer than a request waits for it.
+pub async fn answered(request: impl Fn() -> RequestBuilder) -> Result<Response> {
+    let one = async || match request().send().await {
+        Ok(answer) if answer.status() == 503 => None,
+        sent => Some(sent),
+    };
+    Ok(eventually("jobs answers", DEADLINE, one).await??)
+}
 
 /// Topics and spool of one test, and the process that works them.
 pub struct Stage {
@@ -99,13 +111,19 @@ impl Stage {
     }
 
     pub async fn get(&self, path: &str) -> Result<Value> {
-        let answer = self.http.get(self.url(path)).send().await?;
+        let answer = answered(|| self.http.get(self.url(path))).await?;
         ensure!(answer.status() == 200, "{path}: {}", answer.status());
         Ok(answer.json().await?)
     }
 
-    /// Everything that is committed: jobs in their order, and commands with their keys.
-    pub async fn log(&self) -> Result<(Vec<JobRecord>, Vec<(String, Value)>)> {
+    /// What is committed, once it is so many jobs and commands, or more: a commit is answered before its readers see it.
+    pub async fn log(&self, jobs: usize, commands: usize) -> Result<Log> {
+        let is_there =
+            async || self.committed().await.ok().filter(|log| log.0.len() >= jobs && log.1.len() >= commands);
+        eventually(&format!("the log has {jobs} jobs and {commands} commands"), DEADLINE, is_there).await
+    }
+
+    async fn committed(&self) -> Result<Log> {
         let (servers, prefix) = (self.servers.clone(), self.prefix.clone());
         let read = move || -> Result<_> {
             let text = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes);
@@ -157,19 +175,23 @@ fn committed(servers: &str, topic: &str) -> Result<Vec<(String, Vec<u8>)>> {
     let consumer: BaseConsumer = config.create()?;
     let metadata = consumer.fetch_metadata(Some(topic), DEADLINE)?;
     let partitions = metadata.topics()[0].partitions().len();
+    ensure!(partitions > 0, "{topic} is not there");
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, i32::try_from(partitions)? - 1);
     list.set_all_offsets(Offset::Beginning)?;
     consumer.assign(&list)?;
-    let (mut records, mut ends) = (Vec::new(), HashMap::new());
+    let (mut records, mut ends, until) = (Vec::new(), HashMap::new(), Instant::now() + DEADLINE);
     while ends.len() < partitions {
+        ensure!(Instant::now() < until, "{topic} is not read to its end");
         match consumer.poll(DEADLINE).context("the topic's end")? {
             Ok(message) => {
                 let bytes = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
                 records.push((String::from_utf8(bytes(message.key()))?, bytes(message.payload())));
             }
             Err(KafkaError::PartitionEOF(partition)) => drop(ends.insert(partition, ())),
-            Err(error) => return Err(error.into()),
+            Err(error) if consumer.client().fatal_error().is_some() => return Err(error.into()),
+            // A connection that comes and goes.
+            Err(_) => {}
         }
     }
     Ok(records)

@@ -1,6 +1,9 @@
 //! Uploads: the whole import, or nothing of it.
 
-use std::net::Shutdown;
+use std::{
+    io::{BufRead as _, BufReader},
+    net::Shutdown,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use devstack::eventually;
@@ -8,7 +11,7 @@ use reqwest::Response;
 use serde_json::Value;
 use shared::import::{ImportId, Mode};
 
-use crate::stage::{DEADLINE, Stage};
+use crate::stage::{DEADLINE, Stage, answered};
 
 fn location(answer: &Response) -> Result<String> {
     ensure!(answer.status() == 202, "{}", answer.status());
@@ -24,7 +27,9 @@ fn file(rows: u32) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_becomes_jobs_in_one_transaction_and_its_repeat_the_same_import() -> Result<()> {
     let stage = Stage::start(&[]).await?;
-    let send = |body: String| stage.upload("&mode=check").header("idempotency-key", "k-1").body(body).send();
+    let send = async |body: String| {
+        answered(|| stage.upload("&mode=check").header("idempotency-key", "k-1").body(body.clone())).await
+    };
     let (one, two) = tokio::join!(send(file(1201)), send(file(1201)));
     // At the same time one may be told that the other is under way; never is it another import.
     let accepted: Vec<_> = [one?, two?].into_iter().filter(|answer| answer.status() != 409).collect();
@@ -39,7 +44,7 @@ async fn a_file_becomes_jobs_in_one_transaction_and_its_repeat_the_same_import()
         told["state"] == "accepted" && told["rows"] == 1201 && told["jobs"] == 3 && told["mode"] == "check",
         "{told}"
     );
-    let (jobs, commands) = stage.log().await?;
+    let (jobs, commands) = stage.log(3, 1).await?;
     ensure!(jobs.len() == 3 && commands.len() == 1, "{} jobs, {commands:?}", jobs.len());
     let id = import.rsplit('/').next().and_then(ImportId::parse).context("an id")?;
     ensure!(commands[0].0 == id.to_string() && commands[0].1["open"]["rows"] == 1201, "{commands:?}");
@@ -55,22 +60,24 @@ async fn a_file_becomes_jobs_in_one_transaction_and_its_repeat_the_same_import()
 
     let part = "--b\r\ncontent-disposition: form-data; name=\"note\"\r\n\r\nhi\r\n--b\r\n\
         content-disposition: form-data; name=\"file\"; filename=\"a.csv\"\r\n\r\nmail\nx@example.org\n\r\n--b--\r\n";
-    let form = |body: &str| {
-        stage.upload("").header("content-type", "multipart/form-data; boundary=b").body(body.to_owned()).send()
+    let form = async |body: &str| {
+        let kind = "multipart/form-data; boundary=b";
+        answered(|| stage.upload("").header("content-type", kind).body(body.to_owned())).await
     };
     let other = location(&form(part).await?)?;
     ensure!(other != import && stage.get(&other).await?["rows"] == 1);
     ensure!(form(part.strip_suffix("--b--\r\n").context("an end")?).await?.status() == 400, "a form that breaks off");
     ensure!(stage.spooled()? == 0, "nothing stays in the spool");
-    ensure!(stage.http.post(stage.url(&format!("{other}/cancel"))).send().await?.status() == 202);
-    let (_, commands) = stage.log().await?;
+    let cancel = stage.url(&format!("{other}/cancel"));
+    ensure!(answered(|| stage.http.post(&cancel)).await?.status() == 202);
+    let (_, commands) = stage.log(4, 3).await?;
     ensure!(commands.iter().any(|(key, command)| other.ends_with(key) && command == "cancel"));
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_imported_is_refused_in_words_and_nothing_is_in_the_log() -> Result<()> {
-    let stage = Stage::start(&["--rows-max", "1000", "--file-bytes-max", "16MiB", "--upload-idle-max", "1s"]).await?;
+    let stage = Stage::start(&["--rows-max", "1000", "--file-bytes-max", "16MiB"]).await?;
     let long_line = [b"email\n".to_vec(), vec![b'x'; 8 << 20]].concat();
     for (body, status, kind, line) in [
         (b"".to_vec(), 422, "empty-file", None),
@@ -85,24 +92,34 @@ async fn what_cannot_be_imported_is_refused_in_words_and_nothing_is_in_the_log()
         ([b"email\n".to_vec(), b"a\n".repeat(1001)].concat(), 422, "too-many-rows", Some(1002)),
         (vec![b'\n'; 17 << 20], 413, "body-too-large", None),
     ] {
-        let answer = stage.upload("").body(body).send().await?;
+        let answer = answered(|| stage.upload("").body(body.clone())).await?;
         let (got, told) = (answer.status(), answer.json::<Value>().await?);
         ensure!(got == status && told["type"] == format!("/problems/{kind}"), "{kind}: {got} {told}");
         ensure!(told["line"].as_u64() == line, "{kind}: {told}");
     }
-    let western =
-        stage.upload("&encoding=windows-1252").body(b"email,name\na@example.org,Zo\xeb\n".to_vec()).send().await?;
-    location(&western)?;
+    let western = b"email,name\na@example.org,Zo\xeb\n".to_vec();
+    location(&answered(|| stage.upload("&encoding=windows-1252").body(western.clone())).await?)?;
     for (query, status) in [("channel_id=x.1.y&owner_id=o", 403), ("owner_id=o", 403)] {
         let answer = stage.http.post(stage.url(&format!("/v1/imports?{query}"))).body("email\na\n").send().await?;
         ensure!(answer.status() == status, "{query}: {}", answer.status());
     }
     ensure!(stage.upload("&delimiter=x").body("email\na\n").send().await?.status() == 400);
     ensure!(stage.upload("").header("content-type", "application/json").body("{}").send().await?.status() == 415);
+    let no_boundary = stage.upload("").header("content-type", "multipart/form-data").body("email\na\n");
+    ensure!(no_boundary.send().await?.status() == 400);
     ensure!(stage.http.get(stage.url("/v1/imports/nobody")).send().await?.status() == 404);
-    let unknown = format!("/v1/imports/{}", ImportId::new());
-    ensure!(stage.http.get(stage.url(&unknown)).send().await?.status() == 404);
-    let (jobs, commands) = stage.log().await?;
+    let unknown = stage.url(&format!("/v1/imports/{}", ImportId::new()));
+    ensure!(answered(|| stage.http.get(&unknown)).await?.status() == 404);
+    for (answer, status) in [
+        (stage.http.get(format!("{unknown}/errors?limit=x")), 400),
+        (stage.http.delete(&unknown), 405),
+        (stage.http.post(stage.url("/v1/imports/preview")).body(vec![b'x'; 300 << 10]), 413),
+    ] {
+        let answer = answer.send().await?;
+        let kind = answer.headers().get("content-type").context("a type")?;
+        ensure!(answer.status() == status && kind == "application/problem+json", "{status}: {answer:?}");
+    }
+    let (jobs, commands) = stage.log(1, 1).await?;
     ensure!(jobs.len() == 1 && jobs[0].rows[0].1[1] == "Zoë" && commands.len() == 1, "{jobs:?}");
     Ok(())
 }
@@ -126,9 +143,21 @@ async fn an_upload_that_breaks_off_or_is_killed_leaves_nothing() -> Result<()> {
     ensure!(stage.spooled()? == 1, "a killed process leaves its file");
     stage.start_again().await?;
     spooled(&stage, 0).await?;
-    let (jobs, commands) = stage.log().await?;
+    let (jobs, commands) = stage.log(0, 0).await?;
     ensure!(jobs.is_empty() && commands.is_empty(), "{commands:?}");
-    location(&stage.upload("").body(text).send().await?)?;
-    ensure!(stage.log().await?.0.len() == 1);
+    location(&answered(|| stage.upload("").body(text.clone())).await?)?;
+    ensure!(stage.log(1, 1).await?.0.len() == 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_falls_silent_is_cut() -> Result<()> {
+    let stage = Stage::start(&["--upload-idle-max", "1s"]).await?;
+    let silent = stage.begin_upload(100, "email\n")?;
+    silent.set_read_timeout(Some(DEADLINE))?;
+    let mut told = String::new();
+    BufReader::new(silent).read_line(&mut told)?;
+    ensure!(told.starts_with("HTTP/1.1 408"), "{told}");
+    ensure!(stage.spooled()? == 0 && stage.log(0, 0).await?.0.is_empty(), "nothing of it stays");
     Ok(())
 }
