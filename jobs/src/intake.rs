@@ -12,7 +12,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
     sync::mpsc::{self, Receiver, Sender},
     time::timeout,
@@ -28,6 +28,8 @@ const REST_MAX: Duration = Duration::from_secs(20);
 
 /// Bytes of a form before its file begins. The form's parser keeps the head of a part whole, however long it is.
 const FORM_HEAD_BYTES_MAX: usize = 64 << 10;
+
+const PIECE_BYTES: usize = 8 << 10;
 
 /// What the thread gets.
 pub(crate) enum Chunk {
@@ -71,24 +73,31 @@ pub(crate) async fn pour(boundary: Option<String>, body: Body, to: Sender<Chunk>
     }
 }
 
-/// A form's bytes until its file has begun, and all of them from then on. One chunk at a time: the parser takes all that there is before
-/// it looks at any of it.
+/// A form's bytes until its file has begun, and all of them from then on. A piece at a time: the parser takes all that there is, and one
+/// more, before it looks at any of it.
 fn bounded(
     stream: impl Stream<Item = Result<Bytes, axum::Error>>,
     is_begun: Arc<AtomicBool>,
 ) -> impl Stream<Item = io::Result<Bytes>> {
     let mut before = 0;
-    let one = stream.then(async |chunk| {
+    let one = stream.flat_map(|chunk| stream::iter(pieces(chunk))).then(async |piece| {
         tokio::task::yield_now().await;
-        chunk
+        piece
     });
-    one.map(move |chunk| {
+    one.map(move |piece| {
         if before > FORM_HEAD_BYTES_MAX && !is_begun.load(Ordering::Relaxed) {
             return Err(io::Error::other("the file does not begin within the form's first bytes"));
         }
-        before += chunk.as_ref().map_or(0, Bytes::len);
-        chunk.map_err(io::Error::other)
+        before += piece.as_ref().map_or(0, Bytes::len);
+        piece
     })
+}
+
+fn pieces(chunk: Result<Bytes, axum::Error>) -> Vec<io::Result<Bytes>> {
+    match chunk {
+        Ok(bytes) => bytes.chunks(PIECE_BYTES).map(|piece| Ok(bytes.slice_ref(piece))).collect(),
+        Err(error) => vec![Err(io::Error::other(error))],
+    }
 }
 
 async fn pass(
@@ -128,8 +137,6 @@ async fn drain(mut stream: impl Stream<Item = Result<Bytes, String>> + Unpin) {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::stream;
-
     use super::*;
 
     /// What arrives of a form whose file comes after so many bytes, given in chunks.
