@@ -22,7 +22,8 @@
 //!   comes second finds it, changes nothing and announces what it says.
 //! * A job is announced after its rows are committed, and its record is done after that is acknowledged. So no import is complete
 //!   whose contacts are not there, and none stays open because somebody was killed.
-//! * Of several rows of one file about the same contact the last line stands, whichever job came first.
+//! * Of several rows of one file about the same contact the last line stands, whichever job came first; of two files of an owner
+//!   that are imported at once what was written last stands.
 //! * A cancelled import leaves the jobs alone that are not begun, and counts their rows as skipped; what was done is told as done.
 //! * Postgres or brokers that are away are waited for. A job that can't be worked is a dead letter and makes its import `failed`.
 //!

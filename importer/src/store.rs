@@ -39,7 +39,8 @@ const FAULTS: &str = r#"insert into import_row_error (import_id, line, "column",
     select $1::text::uuid, * from unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
     on conflict do nothing"#;
 /// A row per contact that was written: whether it is new, and whether this job changed it. A column that the file does not have stays
-/// as it is. An earlier line of the same import is not written, and neither makes a change the second time that a file speaks of a contact.
+/// as it is. An earlier line of the same import is not written, and of a contact that several jobs change one says so, whichever came first.
+/// What another import of the owner wrote meanwhile is written over: its lines are of another file.
 const CONTACTS: &str = "insert into contact as c (owner_id, email, name, phone, import_id, line, job)
     select $1, given.email, given.name, given.phone, $2::text::uuid, given.line, $3
         from unnest($4::text[], $5::text[], $6::text[], $7::bigint[]) as given (email, name, phone, line)
@@ -47,7 +48,7 @@ const CONTACTS: &str = "insert into contact as c (owner_id, email, name, phone, 
         name = case when $8 then excluded.name else c.name end,
         phone = case when $9 then excluded.phone else c.phone end,
         job = case
-            when c.import_id = excluded.import_id then c.job
+            when c.import_id = excluded.import_id and c.job is not null then c.job
             when $8 and c.name is distinct from excluded.name then excluded.job
             when $9 and c.phone is distinct from excluded.phone then excluded.job
         end,

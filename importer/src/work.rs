@@ -1,5 +1,7 @@
 //! What is done with a job: judge, store, announce. The consumer calls; it knows about retries and dead letters.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use messaging::{
     KvStore,
     consumer::{HandleError, RecordHandler},
@@ -11,7 +13,7 @@ use crate::{
     announce::Announcer,
     config::Config,
     error::{Disposition, JobError},
-    judge::{Country, judge},
+    judge::{Country, Judged, judge},
     observe,
     store::{Order, Store},
 };
@@ -29,24 +31,25 @@ impl Work {
         Self { country: config.phone_country, store, progress, announcer }
     }
 
-    async fn carry_out(&self, import_id: ImportId, number: u32, record: &Record) -> Result<(), JobError> {
-        let job = read(import_id, number, record)?;
+    async fn carry_out(&self, job: &JobRecord) -> Result<(), JobError> {
         // What an import says here may be a moment old: then the job is done, and told as done.
-        let is_cancelled = self.progress.get(import_id.to_string()).is_some_and(|progress| progress.skips_jobs());
+        let is_cancelled = self.progress.get(job.import_id.to_string()).is_some_and(|progress| progress.skips_jobs());
         let counts = match is_cancelled {
-            true => self.store.carry_out(&job, Order::Skip).await?,
-            false => self.store.carry_out(&job, Order::Settle(&judge(&job, self.country))).await?,
+            true => self.store.carry_out(job, Order::Skip).await?,
+            false => {
+                let judged = guarded(|| judge(job, self.country))?;
+                self.store.carry_out(job, Order::Settle(&judged)).await?
+            }
         };
-        self.announcer.announce(import_id, &ProgressCommand::JobDone { job: number, counts }).await?;
+        self.announcer.announce(job.import_id, &ProgressCommand::JobDone { job: job.job, counts }).await?;
         observe::job(counts);
         Ok(())
     }
 
     /// A job that nobody can work has ended too, or its import would stay open for ever.
-    async fn give_up(&self, import_id: ImportId, job: u32, error: JobError) -> Result<(), JobError> {
+    async fn give_up(&self, import_id: ImportId, job: u32, rows: u64, error: JobError) -> Result<(), JobError> {
         tracing::error!(%import_id, job, %error, "a job cannot be worked");
-        // How many rows it had is not known where it cannot be read.
-        self.announcer.announce(import_id, &ProgressCommand::JobFailed { job, rows: 0 }).await?;
+        self.announcer.announce(import_id, &ProgressCommand::JobFailed { job, rows }).await?;
         observe::job_failed();
         Err(error)
     }
@@ -54,13 +57,29 @@ impl Work {
 
 impl RecordHandler for Work {
     async fn handle(&self, record: &Record) -> Result<(), HandleError> {
-        let (import_id, job) = key(record).ok_or(JobError::Key)?;
-        let done = match self.carry_out(import_id, job, record).await {
-            Err(error) if error.disposition() == Disposition::Fail => self.give_up(import_id, job, error).await,
-            done => done,
+        let (import_id, number) = key(record).ok_or(JobError::Key)?;
+        let job = read(import_id, number, record);
+        // How many rows it had is not known where it cannot be read.
+        let rows = job.as_ref().map_or(0, |job| job.rows.len() as u64);
+        let done = match job {
+            Ok(job) => self.carry_out(&job).await,
+            Err(error) => Err(error),
         };
-        Ok(done?)
+        match done {
+            Err(error) if error.disposition() == Disposition::Fail => {
+                self.give_up(import_id, number, rows, error).await?;
+            }
+            done => done?,
+        }
+        Ok(())
     }
+}
+
+/// A row over which judging breaks down would do so at each attempt, and hold up its partition: the job is what is wrong.
+fn guarded(judging: impl FnOnce() -> Judged) -> Result<Judged, JobError> {
+    // Nothing outlives it that a panic could leave half done.
+    let judged = catch_unwind(AssertUnwindSafe(judging));
+    judged.map_err(|_| JobError::Record("judging its rows panicked".to_owned()))
 }
 
 /// `<import id>/<job>`.
@@ -75,5 +94,17 @@ fn read(import_id: ImportId, number: u32, record: &Record) -> Result<JobRecord, 
     match (job.import_id, job.job) == (import_id, number) {
         true => Ok(job),
         false => Err(JobError::Record("it is not the job that its key names".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_cannot_be_judged_are_a_fault_of_the_job_and_are_not_tried_again() {
+        let error = guarded(|| panic!("a row that no parser bears")).unwrap_err();
+        assert_eq!(error.disposition(), Disposition::Fail);
+        assert_eq!(guarded(Judged::default).unwrap(), Judged::default());
     }
 }

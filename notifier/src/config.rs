@@ -98,6 +98,11 @@ pub struct Args {
     #[arg(long, env = "NOTIFIER_PROGRESS_INTERVAL", default_value = "250ms", global = true, value_parser = duration_between(Duration::ZERO, 60 * SECOND))]
     progress_interval: Duration,
 
+    /// How long a client that has seen more than this instance waits for it, duration. Instances are milliseconds apart; beyond this
+    /// the client's cursor is taken to be of another log, and it is told of a gap
+    #[arg(long, env = "NOTIFIER_BEHIND_MAX", default_value = "2s", global = true, value_parser = duration_between(MILLISECOND, 600 * SECOND))]
+    behind_max: Duration,
+
     /// How long a client may let one write wait, duration; one that reads nothing is closed
     #[arg(long, env = "NOTIFIER_SEND_MAX", default_value = "10s", global = true, value_parser = duration_between(100 * MILLISECOND, 600 * SECOND))]
     send_max: Duration,
@@ -147,6 +152,7 @@ pub struct Config {
     pub channels_per_second_max: usize,
     pub queue_frames_max: usize,
     pub progress_interval: Duration,
+    pub behind_max: Duration,
     pub send_max: Duration,
     pub ping_interval: Duration,
     pub history_frames_max: usize,
@@ -185,6 +191,7 @@ impl Config {
             channels_per_second_max: args.channels_per_second_max,
             queue_frames_max: args.queue_frames_max,
             progress_interval: args.progress_interval,
+            behind_max: args.behind_max,
             send_max: args.send_max,
             ping_interval: args.ping_interval,
             history_frames_max: args.history_frames_max,

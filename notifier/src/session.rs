@@ -59,8 +59,8 @@ pub(crate) struct Session {
     due: VecDeque<Message>,
     expires: tokio::time::Instant,
     ending: CancellationToken,
-    /// Among the connections, for as long as the session lives.
-    _place: Place,
+    /// Among the connections; what stops the notifier waits for it.
+    place: Place,
 }
 
 impl Session {
@@ -72,7 +72,7 @@ impl Session {
         place: Place,
     ) -> Self {
         let mut session = Self {
-            _place: place,
+            place,
             listening,
             due: VecDeque::new(),
             expires: tokio::time::Instant::now() + until(expires_unix_s),
@@ -108,6 +108,11 @@ impl Session {
                 },
             }
         }
+    }
+
+    /// Ends the stream. Its place in the channel is free at once, that among the connections when the caller has said farewell.
+    pub(crate) fn leave(self) -> Place {
+        self.place
     }
 
     fn tell_gap(&mut self, from: Cursor) {

@@ -9,7 +9,7 @@ use crate::stage::{DEADLINE, Import, Stage};
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_are_not_begun_are_skipped_and_what_was_done_is_told_as_done() -> Result<()> {
     let stage = Stage::migrated().await?;
-    let _importer = stage.importer("a").await?;
+    let importer = stage.importer("a").await?;
     let import =
         Import::new(&[["Ada", "a@example.org", ""], ["B", "b@example.org", ""], ["C", "bad", ""]], 1, Mode::Import);
     stage.open(&import).await?;
@@ -21,6 +21,10 @@ async fn jobs_that_are_not_begun_are_skipped_and_what_was_done_is_told_as_done()
     in_state(State::Running).await?;
     stage.command(import.id, &ProgressCommand::Cancel).await?;
     in_state(State::Cancelling).await?;
+    // Its channel is told at once with the value; the importer has to have read it: `accepted`, `running`, `cancelling`.
+    let values = format!("messaging_kv_store_records_total{{topic=\"{}import.progress\"}}", stage.prefix);
+    let has_read_it = async || (importer.metric(&values).await.ok()? >= 3.0).then_some(());
+    eventually("the importer knows", DEADLINE, has_read_it).await?;
     // The first comes once more: what it did is in the ledger.
     for job in &import.jobs {
         stage.produce_job(job).await?;

@@ -46,8 +46,9 @@ async fn jobs_that_come_twice_count_once_and_the_last_line_of_a_contact_stands()
     ensure!(ends(&told) == [(NotificationKind::Completed, counts)], "{told:?}");
 
     // A job that comes once more after the end changes nothing, and nobody is told.
-    let mut later = Import::new(&[["Bob", "bob@example.org", ""], ["Di", "di@example.org", ""]], 1, Mode::Check);
     stage.produce_job(&import.jobs[0]).await?;
+    stage.worked_off().await?;
+    let mut later = Import::new(&[["Bob", "bob@example.org", ""], ["Di", "di@example.org", ""]], 1, Mode::Check);
     stage.import(&later, 1).await?;
     let checked = ends(&stage.ended(&later).await?);
     let counts = RowCounts { imported: 1, updated: 0, skipped: 1, failed: 0 };
@@ -64,6 +65,32 @@ async fn jobs_that_come_twice_count_once_and_the_last_line_of_a_contact_stands()
     let after = [["Ada L.", "ada@example.org", "+442079460958"], after[1], after[2], ["Di", "di@example.org", ""]];
     ensure!(stage.contacts().await? == contacts(&after));
     ensure!(stage.told(&import).await? == told, "an import that has ended is told about no more");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_changes_a_contact_counts_as_much_before_one_that_does_not_as_behind_it() -> Result<()> {
+    let stage = Stage::migrated().await?;
+    let _importer = stage.importer("a").await?;
+    let email = "ada@example.org";
+    let known = Import::new(&[["Ada", email, ""]], 1, Mode::Import);
+    stage.import(&known, 1).await?;
+    stage.ended(&known).await?;
+    for (order, before, after) in [([0, 1], "Ada", "Ada L."), ([1, 0], "Ada L.", "Ada Lovelace")] {
+        // Line 2 says what is known, line 3 something new.
+        let import = Import::new(&[[before, email, ""], [after, email, ""]], 1, Mode::Import);
+        stage.open(&import).await?;
+        for (done, job) in order.into_iter().enumerate() {
+            stage.produce_job(&import.jobs[job]).await?;
+            let is_done =
+                async || stage.told(&import).await.ok()?.last().filter(|it| it.jobs_done as usize > done).map(drop);
+            eventually("the job is done", DEADLINE, is_done).await?;
+        }
+        let counts = RowCounts { imported: 0, updated: 1, skipped: 1, failed: 0 };
+        let told = ends(&stage.told(&import).await?);
+        ensure!(told == [(NotificationKind::Completed, counts)], "{order:?}: {told:?}");
+        ensure!(stage.contacts().await? == contacts(&[[after, email, ""]]));
+    }
     Ok(())
 }
 

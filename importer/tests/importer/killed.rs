@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use devstack::eventually;
 use shared::import::{Mode, NotificationKind};
+use sqlx::Connection as _;
 
 use crate::stage::{DEADLINE, Import, Stage};
 
@@ -23,10 +24,19 @@ async fn what_is_killed_in_mid_import_is_done_once_by_its_successor() -> Result<
     let borrowed: Vec<[&str; 3]> = rows.iter().map(|row| [row[0].as_str(), &row[1], &row[2]]).collect();
     let import = Import::new(&borrowed, ROWS_PER_JOB, Mode::Import);
     let importer = stage.importer("a").await?;
+    // The last job finds its entry in the ledger written by somebody who does not commit, and stands in mid-transaction.
+    let mut somebody = stage.database().await?;
+    let mut held = somebody.begin().await?;
+    let entry = "insert into import_job (import_id, job, imported, updated, skipped, failed)
+        values ($1::text::uuid, $2, 0, 0, 0, 0)";
+    let last = i32::try_from(JOBS - 1)?;
+    sqlx::query(entry).bind(import.id.to_string()).bind(last).execute(&mut *held).await?;
     stage.import(&import, 2).await?;
     let has_begun = async || (ledger(&stage).await.ok()? >= 3).then_some(());
     eventually("some jobs are done", DEADLINE, has_begun).await?;
     importer.kill()?;
+    ensure!(ledger(&stage).await? < JOBS as i64, "the import is in its middle");
+    held.rollback().await?;
     let successor = stage.start("a")?;
     let told = stage.ended(&import).await?;
 

@@ -3,5 +3,7 @@
 mod cancelled;
 mod jobs;
 mod killed;
+mod log;
 mod poison;
+mod process;
 mod stage;

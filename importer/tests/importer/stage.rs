@@ -1,17 +1,11 @@
 //! One test's own topics and database, importers as processes of their own, and what jobs would have written.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use devstack::{Part, eventually};
 use rdkafka::{
-    ClientConfig, Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _},
-    error::KafkaError,
+    ClientConfig, Message as _,
     message::OwnedMessage,
     producer::{FutureProducer, FutureRecord},
 };
@@ -19,6 +13,11 @@ use serde_json::Value;
 use shared::import::{Columns, ImportId, JobRecord, Mode, Notification, ProgressCommand, Row};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tempfile::TempDir;
+
+use crate::{
+    log::{is_committed, read},
+    process::Importer,
+};
 
 pub const DEADLINE: Duration = Duration::from_secs(120);
 const GROUP: &str = "siteview.importer";
@@ -75,8 +74,7 @@ impl Stage {
         command.args(["--topic-prefix", &self.prefix, "--group", &self.group(), "--topic-partitions", "3"]);
         command.args(["--member", member, "--admin-listen", &admin, "--log", "warn"]);
         command.arg("--kafka-properties-file").arg(self.files.path().join("kafka.properties"));
-        let child = command.stdin(Stdio::null()).spawn().context("importer")?;
-        Ok(Importer { child, admin, http: reqwest::Client::new() })
+        Importer::start(command, admin)
     }
 
     /// Starts one and waits until it works.
@@ -138,6 +136,23 @@ impl Stage {
             told.last().is_some_and(|last| last.state.is_end()).then_some(told)
         };
         eventually("the import ends", DEADLINE, ended).await
+    }
+
+    /// Waits until every job that was produced is worked, and what was said of it is counted.
+    pub async fn worked_off(&self) -> Result<()> {
+        let group = self.group();
+        for (topic, group) in
+            [("import.jobs", group.clone()), ("import.progress.commands", format!("{group}-progress"))]
+        {
+            let topic = format!("{}{topic}", self.prefix);
+            let is_committed = async || {
+                let (servers, group, topic) = (self.servers.clone(), group.clone(), topic.clone());
+                let asked = tokio::task::spawn_blocking(move || is_committed(&servers, &group, &topic)).await;
+                asked.ok()?.ok()?.then_some(())
+            };
+            eventually(&format!("{topic} is worked off"), DEADLINE, is_committed).await?;
+        }
+        Ok(())
     }
 
     /// The committed records of a topic.
@@ -205,64 +220,4 @@ impl Import {
         };
         Self { id, mode, jobs: rows.chunks(rows_per_job).enumerate().map(job).collect(), channel_id }
     }
-}
-
-/// An importer that runs; killed when it is dropped.
-pub struct Importer {
-    child: Child,
-    admin: String,
-    http: reqwest::Client,
-}
-
-impl Importer {
-    /// SIGKILL, in whatever it is doing.
-    pub fn kill(mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-
-    /// SIGTERM; gives the exit code.
-    pub async fn stop(mut self) -> Result<Option<i32>> {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
-        eventually("the importer has stopped", DEADLINE, async || self.child.try_wait().ok()?).await.map(|it| it.code())
-    }
-
-    /// What `/readyz` says.
-    pub async fn readiness(&self) -> Option<Value> {
-        let answer = self.http.get(format!("http://{}/readyz", self.admin)).send().await.ok()?;
-        serde_json::from_str(&answer.text().await.ok()?).ok()
-    }
-}
-
-impl Drop for Importer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn read(servers: &str, topic: &str) -> Result<Vec<OwnedMessage>> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", servers).set("log_level", "0").set("group.id", "a-reader");
-    config.set("enable.partition.eof", "true").set("isolation.level", "read_committed");
-    let consumer: BaseConsumer = config.create()?;
-    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE)?;
-    let partitions = metadata.topics()[0].partitions().len();
-    ensure!(partitions > 0, "{topic} does not exist");
-    let mut list = TopicPartitionList::new();
-    list.add_partition_range(topic, 0, i32::try_from(partitions)? - 1);
-    list.set_all_offsets(Offset::Beginning)?;
-    consumer.assign(&list)?;
-    let (mut messages, mut ends) = (Vec::new(), HashMap::new());
-    while ends.len() < partitions {
-        match consumer.poll(DEADLINE).context("the topic's end")? {
-            Ok(message) => messages.push(message.detach()),
-            Err(KafkaError::PartitionEOF(partition)) => drop(ends.insert(partition, ())),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    messages.sort_by_key(|message| (message.partition(), message.offset()));
-    Ok(messages)
 }

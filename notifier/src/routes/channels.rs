@@ -1,6 +1,6 @@
 //! Making a channel, and the way to listen to it: the checks that both transports share.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Extension, Json,
@@ -25,11 +25,7 @@ use crate::{
     session::Session,
 };
 
-/// How long a client that has seen more than this instance waits for it. Instances are milliseconds apart; beyond this the cursor is of
-/// another log.
-const BEHIND_MAX: Duration = Duration::from_secs(2);
-
-/// `{"channel_id","expires_at"}`, 201.
+/// `{"channel_id","expires_at","expires_in_s"}`, 201. The last is for clients whose clock is wrong.
 pub(crate) async fn make(State(app): State<Arc<App>>) -> Result<(StatusCode, Json<Value>), Error> {
     if !app.may_make_channel() {
         return Err(Error::Rate);
@@ -37,8 +33,9 @@ pub(crate) async fn make(State(app): State<Arc<App>>) -> Result<(StatusCode, Jso
     let (channel, expires_unix_s) = app.make_channel();
     observe::channel_made();
     let expires_at = i64::try_from(expires_unix_s).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+    let expires_at = expires_at.unwrap_or(jiff::Timestamp::MAX).to_string();
     let made =
-        json!({"channel_id": channel.as_str(), "expires_at": expires_at.unwrap_or(jiff::Timestamp::MAX).to_string()});
+        json!({"channel_id": channel.as_str(), "expires_at": expires_at, "expires_in_s": app.lifetime.as_secs()});
     Ok((StatusCode::CREATED, Json(made)))
 }
 
@@ -70,7 +67,7 @@ pub(crate) async fn listen(
     if !app.caught_up.holds() {
         return Err(Error::NotReady);
     }
-    let is_of_this_log = app.hub.reached(seen, BEHIND_MAX).await;
+    let is_of_this_log = app.hub.reached(seen, app.behind_max).await;
     let subscription = app.hub.subscribe(&channel, seen, is_of_this_log)?;
     let expires_unix_s = expiry(channel.as_str()).unwrap_or_default();
     let session = |by| Session::new(subscription, Listening::by(by), expires_unix_s, app.ending.clone(), place);

@@ -1,6 +1,8 @@
 //! A channel as a websocket. What the client says is not wanted, and bounded: answers to pings, and its farewell.
 
 use std::{
+    error::Error as _,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -53,7 +55,9 @@ async fn converse(socket: WebSocket, mut session: Session, send_max: Duration, p
                 Err(end) => break end,
             },
             heard = receiving.next() => match heard {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(Message::Close(_))) | None => return,
+                Some(Err(error)) if is_slow(&error) => break End::Slow,
+                Some(Err(_)) => return,
                 Some(Ok(_)) if !said.allows(Instant::now()) => break End::Talkative,
                 Some(Ok(_)) => {
                     unanswered = 0;
@@ -70,14 +74,27 @@ async fn converse(socket: WebSocket, mut session: Session, send_max: Duration, p
         };
         match tokio::time::timeout(send_max, sending.send(message)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return,
             Err(_) => break End::Slow,
+            Ok(Err(error)) if is_slow(&error) => break End::Slow,
+            Ok(Err(_)) => return,
         }
     };
     session.listening.closed(end.as_str());
-    // Its place in the channel is free before the farewell is taken.
-    drop(session);
+    // Held until the farewell is taken: a notifier that stops goes on when all places are free.
+    let _place = session.leave();
     let _ = tokio::time::timeout(send_max, close(&mut sending, end)).await;
+}
+
+/// Whether the connection's own limit of a write has ended it, which on a busy machine may come before this module's.
+fn is_slow(error: &axum::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == io::ErrorKind::TimedOut) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 async fn close(sending: &mut SplitSink<WebSocket, Message>, end: End) -> Result<(), axum::Error> {

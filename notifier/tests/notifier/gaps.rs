@@ -33,7 +33,7 @@ async fn a_history_that_is_too_old_is_told_as_a_gap() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_of_another_log_is_told_as_a_gap_and_all_that_is_kept_follows() -> Result<()> {
     let stage = Stage::new().await?;
-    let notifier = stage.notifier(&[]).await?;
+    let notifier = stage.notifier(&["--behind-max", "100ms"]).await?;
     let (channel, import) = (notifier.channel().await?, ImportId::new());
     stage.tell(&channel, import, Accepted, 0).await?;
     for after in ["0-999999", "1-999999", "700-0"] {
