@@ -130,9 +130,13 @@ impl Replicas {
     /// generation before, whose writers ran on until the reader saw the switch: the next one is a moment behind it.
     async fn ask_until_reached<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Grounds), Error> {
         let (mut news, started) = (self.news.subscribe(), Instant::now());
-        let has_switched = self.each().any(|replica| replica.has_switched_within(SWITCH_RECENT));
-        let wait = demand.wait.max(if has_switched { SWITCH_GRACE } else { Duration::ZERO });
-        let over = async { tokio::join!(self.sample_anew(), tokio::time::sleep(wait)) };
+        let over = async {
+            tokio::join!(self.sample_anew(), tokio::time::sleep(demand.wait));
+            // Not before: the switch may be what the new sample tells.
+            if self.each().any(|replica| replica.has_switched_within(SWITCH_RECENT)) {
+                tokio::time::sleep(SWITCH_GRACE.saturating_sub(started.elapsed())).await;
+            }
+        };
         tokio::pin!(over);
         let mut result = self.ask_now(query, demand).await;
         while matches!(result, Err(Error::PositionNotReached(_))) {
@@ -143,7 +147,7 @@ impl Replicas {
             }
             result = self.ask_now(query, demand).await;
         }
-        if !wait.is_zero() {
+        if !demand.wait.is_zero() {
             observe::position_wait(started.elapsed());
         }
         result
