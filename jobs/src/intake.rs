@@ -74,20 +74,19 @@ pub(crate) async fn pour(boundary: Option<String>, body: Body, to: Sender<Chunk>
 }
 
 /// A form's bytes until its file has begun, and all of them from then on. A piece at a time: the parser takes all that there is, and one
-/// more, before it looks at any of it. The first piece of a chunk is there at once: the parser asks twice for its first bytes, and takes an
+/// more, before it looks at any of it. The first piece is there at once: the parser asks twice for its first bytes, and takes an
 /// end that comes the second time for one too early.
 fn bounded(
     stream: impl Stream<Item = Result<Bytes, axum::Error>>,
     is_begun: Arc<AtomicBool>,
 ) -> impl Stream<Item = io::Result<Bytes>> {
     let mut before = 0;
-    let one =
-        stream.flat_map(|chunk| stream::iter(pieces(chunk).into_iter().enumerate())).then(async |(number, piece)| {
-            if number > 0 {
-                tokio::task::yield_now().await;
-            }
-            piece
-        });
+    let one = stream.flat_map(|chunk| stream::iter(pieces(chunk))).enumerate().then(async |(number, piece)| {
+        if number > 0 {
+            tokio::task::yield_now().await;
+        }
+        piece
+    });
     one.map(move |piece| {
         if before > FORM_HEAD_BYTES_MAX && !is_begun.load(Ordering::Relaxed) {
             return Err(io::Error::other("the file does not begin within the form's first bytes"));
