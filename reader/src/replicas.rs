@@ -29,11 +29,6 @@ pub(crate) use connection::{Connection, backoff, chain};
 use replica::Lease;
 pub(crate) use replica::Replica;
 
-/// For so long after a switch of generations a position is waited for that the client does not wait for…
-const SWITCH_RECENT: Duration = Duration::from_secs(10);
-/// … and no longer than this.
-const SWITCH_GRACE: Duration = Duration::from_secs(2);
-
 /// What a replica needs to know of the configuration.
 #[derive(Debug, Clone)]
 struct Settings {
@@ -126,16 +121,11 @@ impl Replicas {
     }
 
     /// Asks again with each sample until the wait is over. Even who does not wait is not refused by samples that are older
-    /// than his request: the position that he demands may be one that he was just given. After a switch it may be one of the
-    /// generation before, whose writers ran on until the reader saw the switch: the next one is a moment behind it.
+    /// than his request: the position that he demands may be one that he was just given.
     async fn ask_until_reached<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Grounds), Error> {
         let (mut news, started) = (self.news.subscribe(), Instant::now());
         let over = async {
             tokio::join!(self.sample_anew(), tokio::time::sleep(demand.wait));
-            // Not before: the switch may be what the new sample tells.
-            if self.each().any(|replica| replica.has_switched_within(SWITCH_RECENT)) {
-                tokio::time::sleep(SWITCH_GRACE.saturating_sub(started.elapsed())).await;
-            }
         };
         tokio::pin!(over);
         let mut result = self.ask_now(query, demand).await;

@@ -57,7 +57,7 @@ pub enum GenerationVerb {
     },
     /// Serve another generation; it must be ready and its last comparison clean, else exit code 3
     ///
-    /// Readers follow within a second. The one served so far is retired, and its positions stand still for that second.
+    /// Readers follow within a second. The one served so far is retired; its positions stand still for the next 5 s.
     /// Wants the login that migrated.
     Promote {
         /// The generation

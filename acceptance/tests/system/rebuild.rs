@@ -64,8 +64,7 @@ async fn a_rebuild_under_traffic_and_kills_fails_no_read_and_no_answer_goes_back
         first.ready().await?;
         system.drained().await?;
         system.replica_caught_up().await?;
-        // No machine is too busy for the sample that tells a reader of a switch.
-        let mut reader = system.reader(&[("READER_REPLICA_PATIENCE", "5s")])?;
+        let mut reader = system.reader(&[])?;
         reader.ready().await?;
         let mut live = Live::start(system, &[&reader], source, 1, None);
         live.follow(1).await?;

@@ -33,8 +33,6 @@ pub(crate) struct Replica {
     places: Vec<RwLock<Option<Arc<Connection>>>>,
     /// The newest sample; `None` while the replica can't be sampled.
     sample: RwLock<Option<Arc<Sample>>>,
-    /// When a sample was the first of another generation than the one before.
-    switched_at: RwLock<Option<Instant>>,
     /// Why there is no sample, for operators.
     trouble: RwLock<String>,
     in_flight: AtomicUsize,
@@ -69,7 +67,6 @@ impl Replica {
             pool: connection::pool(database, &settings),
             places: (0..settings.connections).map(|_| RwLock::new(None)).collect(),
             sample: RwLock::new(None),
-            switched_at: RwLock::new(None),
             trouble: RwLock::new("connecting".to_owned()),
             in_flight: AtomicUsize::new(0),
             courses: Mutex::default(),
@@ -103,16 +100,12 @@ impl Replica {
         self.sample_with(|sample| after.is_none_or(|after| sample.taken_at > after)).await
     }
 
-    /// It went over to another generation no longer ago than this.
-    pub(super) fn has_switched_within(&self, time: Duration) -> bool {
-        read(&self.switched_at).is_some_and(|switched_at| switched_at.elapsed() <= time)
-    }
-
-    /// Has it sampled from now on, and waits for that; no longer than for one that is prompt.
+    /// Has it sampled from now on, and waits for that; no longer than until it goes out.
     pub(super) async fn sample_anew(&self) {
         let now = Instant::now();
         self.sample_wanted.notify_one();
-        let _ = tokio::time::timeout(self.settings.patience, self.sample_with(|sample| sample.asked_at >= now)).await;
+        let _ =
+            tokio::time::timeout(self.settings.silence_max, self.sample_with(|sample| sample.asked_at >= now)).await;
     }
 
     async fn sample_with(&self, fits: impl Fn(&Sample) -> bool) -> Arc<Sample> {
@@ -231,11 +224,7 @@ impl Replica {
         sample.progress.moved_at.inspect(|moved_at| courses.moved.saw(*moved_at, sample.taken_at));
         sample.progress.received.inspect(|received| courses.received.saw(*received, sample.taken_at));
         drop(courses);
-        let (generation, taken_at) = (sample.generation, sample.taken_at);
-        let before = write(&self.sample).replace(Arc::new(sample));
-        if before.is_some_and(|before| before.generation != generation) {
-            *write(&self.switched_at) = Some(taken_at);
-        }
+        *write(&self.sample) = Some(Arc::new(sample));
         self.news.send_replace(());
     }
 

@@ -1,21 +1,21 @@
 //! `promote` and `rollback`: another generation is served from one transaction on, and no answer goes back.
 //!
-//! The generation that takes over must have applied what the other one has served. So the positions of the active one are
-//! held still, the new one catches up with them, and both facts are committed as one switch; they stay held for a moment more,
-//! so that a reader that has not seen the switch yet serves nothing that the new generation still lacks. A writer that meets
-//! the hold waits; it is shorter than what writers wait for a lock.
+//! The generation that takes over must have applied what the other one has served. So one transaction holds the positions of the
+//! active one still, waits until the new one has caught up with them, ends the claims of the old one's writers, and switches.
+//! Those find their claims over, and are given new ones when [`generation::SETTLE`] is over: until then a reader that has not seen
+//! the switch yet serves nothing that the new generation lacks. A writer that meets the hold waits; it is shorter than what
+//! writers wait for a lock.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
 use super::{Answer, Refused, active, find, held, session};
 use crate::{
     config::Config,
-    error::StoreError,
     migrate,
     store::generation::{self, Generation},
 };
@@ -28,8 +28,6 @@ const NEAR_RECORDS: i64 = 2_000;
 const HOLD_MAX: Duration = Duration::from_secs(2);
 /// How often that is tried.
 const HOLDS_MAX: usize = 3;
-/// How long it stays held after the switch: a reader samples every 50 ms by default, and a look-up takes milliseconds.
-const HOLD_AFTER: Duration = Duration::from_secs(1);
 /// How often positions are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// The server ends the hold of a verb that is frozen; writers wait 5 s for a lock.
@@ -39,6 +37,8 @@ const FROZEN_MAX: Duration = Duration::from_secs(4);
 struct Switch<'a> {
     from: Option<(i32, &'static str)>,
     to: i32,
+    /// How long ago `to` was left, if it was ever served.
+    left_for: Option<Duration>,
     action: &'static str,
     reason: &'a str,
     /// Also when it lacks records that the active one has.
@@ -57,7 +57,9 @@ pub(super) async fn promote(config: &Config, number: i32, force: bool, reason: &
         may_be_promoted(&mut connection, found, from).await?;
     }
     let from = from.map(|from| (from, "retired"));
-    switch(config, &mut connection, &Switch { from, to: number, action: "generation promote", reason, force }).await
+    let left_for = left_for(found);
+    switch(config, &mut connection, &Switch { from, to: number, left_for, action: "generation promote", reason, force })
+        .await
 }
 
 async fn may_be_promoted(connection: &mut PgConnection, found: &Generation, from: Option<i32>) -> anyhow::Result<()> {
@@ -87,31 +89,37 @@ pub(super) async fn rollback(config: &Config, reason: &str) -> anyhow::Result<An
     let before = retired.max_by_key(|generation| generation.activation).ok_or(Refused::NothingBefore)?;
     let from = active.map(|active| (active.generation, "ready"));
     // Whoever goes back has a reason to: a generation that nobody has fed meanwhile is served too, and the answer says so.
-    let switched = Switch { from, to: before.generation, action: "generation rollback", reason, force: true };
+    let (to, left_for) = (before.generation, left_for(before));
+    let switched = Switch { from, to, left_for, action: "generation rollback", reason, force: true };
     switch(config, &mut connection, &switched).await
+}
+
+fn left_for(generation: &Generation) -> Option<Duration> {
+    Duration::try_from_secs_f64(generation.inactive_seconds?).ok()
 }
 
 async fn switch(config: &Config, connection: &mut PgConnection, switch: &Switch<'_>) -> anyhow::Result<Answer> {
     let Some((from, _)) = switch.from else {
-        return commit(connection, switch, 0).await;
+        return commit(connection.begin().await?, switch, 0).await;
     };
+    let settles = switch.left_for.map(|left_for| generation::SETTLE.saturating_sub(left_for)).unwrap_or_default();
+    if !settles.is_zero() {
+        tracing::info!(generation = switch.to, wait = ?settles, "readers have only just left it; its writers go on after that");
+        tokio::time::sleep(settles).await;
+    }
     let approached = approach(config, connection, from, switch.to).await?;
     if approached > NEAR_RECORDS {
         return behind(connection, switch, approached).await;
     }
     let mut left = approached;
     for _ in 0..HOLDS_MAX {
-        let mut holder = holder(config).await?;
-        let mut hold = holder.begin().await?;
-        let reached = generation::hold_positions(&mut hold, from, &config.topic).await.map_err(held)?;
-        left = catch_up(connection, config, switch.to, &reached).await?;
+        let mut hold = connection.begin().await?;
+        let reached = generation::hold_positions(&mut hold, from, &config.topic, FROZEN_MAX).await.map_err(held)?;
+        left = catch_up(&mut hold, config, switch.to, &reached).await?;
         if left == 0 {
-            let answer = commit(connection, switch, 0).await?;
-            tokio::time::sleep(HOLD_AFTER).await;
-            // Nothing was written; if the connection has died, the hold has ended with it.
-            let _ = hold.rollback().await;
-            return Ok(answer);
+            return commit(hold, switch, 0).await;
         }
+        hold.rollback().await?;
     }
     behind(connection, switch, left).await
 }
@@ -122,12 +130,15 @@ async fn behind(connection: &mut PgConnection, switch: &Switch<'_>, records: i64
         return Err(Refused::Behind(switch.to, records).into());
     }
     tracing::warn!(generation = switch.to, records, "it lacks records that readers have been served: answers go back");
-    commit(connection, switch, records).await
+    commit(connection.begin().await?, switch, records).await
 }
 
-async fn commit(connection: &mut PgConnection, switch: &Switch<'_>, records_behind: i64) -> anyhow::Result<Answer> {
-    let Switch { from, to, action, reason, force } = *switch;
-    let mut transaction = connection.begin().await?;
+async fn commit(
+    mut transaction: Transaction<'_, Postgres>,
+    switch: &Switch<'_>,
+    records_behind: i64,
+) -> anyhow::Result<Answer> {
+    let Switch { from, to, action, reason, force, .. } = *switch;
     let rolled_back = action == "generation rollback";
     generation::switch(&mut transaction, from, to, rolled_back).await.map_err(held)?;
     // The views of the active generation are new, and so without grants.
@@ -138,16 +149,6 @@ async fn commit(connection: &mut PgConnection, switch: &Switch<'_>, records_behi
     transaction.commit().await?;
     let records_behind = (records_behind > 0).then_some(records_behind);
     Ok(Answer { generation: to, state: "active", changed: true, records_behind })
-}
-
-/// The session that holds positions: with limits, so that no accident to this process keeps writers waiting.
-async fn holder(config: &Config) -> Result<PgConnection, StoreError> {
-    let milliseconds = |limit: Duration| limit.as_millis().to_string();
-    let options = config.database.clone().application_name("siteview-generation").options([
-        ("idle_in_transaction_session_timeout", milliseconds(FROZEN_MAX)),
-        ("lock_timeout", milliseconds(HOLD_MAX)),
-    ]);
-    options.disable_statement_logging().connect().await
 }
 
 /// Waits until few records are left between the two, or long enough; gives how many are.

@@ -76,6 +76,10 @@ impl Lane {
                 self.shared.standing.stands(&self.shared.topic, partition, &blocked);
                 self.tell(LaneEvent::Blocked { partition });
             }
+            Claim::Settles { partition, left } => {
+                tracing::info!(partition, ?left, "readers have only just left this generation; it goes on in a moment");
+                self.tell(LaneEvent::LetGo { partition, retry_after: left });
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! Taking over partitions, or finding that they stand.
 
+use std::time::Duration;
+
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
-use super::{Blocked, BlockedState};
+use super::{Blocked, BlockedState, generation::SETTLE};
 use crate::{
     ends::Ends,
     error::StoreError,
@@ -29,6 +31,13 @@ pub enum Claim {
         partition: i32,
         /// How and why.
         blocked: Blocked,
+    },
+    /// Readers have only just left this generation; nobody owns the partition yet.
+    Settles {
+        /// The partition.
+        partition: i32,
+        /// For how much longer.
+        left: Duration,
     },
 }
 
@@ -59,6 +68,11 @@ const STAND: &str = r#"
         waits_for = null, waits_since = null, updated_at = now()
     where topic = $1 and partition = $2"#;
 
+/// Asked once the row is locked: a switch that held it is seen.
+const SETTLES: &str = r#"
+    select extract(epoch from deactivated_at - clock_timestamp())::float8 + $1 as seconds_left
+    from siteview.generation where 'view_g' || generation = current_schema()"#;
+
 /// See [`super::Transaction::claim`]. Partitions are taken in ascending order, as everywhere.
 pub(super) async fn claim(
     connection: &mut PgConnection,
@@ -76,6 +90,10 @@ pub(super) async fn claim(
         create.execute(&mut *connection).await?;
         let row = sqlx::query(LOCK).bind(topic).bind(partition).fetch_one(&mut *connection).await?;
         let stored = Stored::new(&row)?;
+        if let Some(left) = settles(connection).await? {
+            claims.push(Claim::Settles { partition, left });
+            continue;
+        }
         claims.push(match stored.obstacle(ends, topic_id) {
             Some(blocked) => {
                 if !stored.stands_so(&blocked) {
@@ -94,6 +112,13 @@ pub(super) async fn claim(
         });
     }
     Ok(claims)
+}
+
+/// For how much longer the generation stays where readers left it.
+async fn settles(connection: &mut PgConnection) -> Result<Option<Duration>, StoreError> {
+    let asked = sqlx::query_scalar::<_, Option<f64>>(SETTLES).bind(SETTLE.as_secs_f64());
+    let seconds = asked.fetch_optional(connection).await?.flatten().filter(|seconds| *seconds > 0.0);
+    Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
 }
 
 /// What a position says before it is claimed.

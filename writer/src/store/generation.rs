@@ -5,6 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 
+/// For so long a generation that was served stays where the switch found it. A reader that has not seen the switch yet then
+/// serves nothing that the new one lacks: it asks by no sample that is older than `READER_REPLICA_SILENCE_MAX`, 2 s by default.
+pub const SETTLE: Duration = Duration::from_secs(5);
+
 const ALL: &str = r#"
     select g.generation, g.state,
            to_char(g.created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as created_at,
@@ -148,16 +152,22 @@ pub async fn positions(
     Ok(rows.into_iter().collect())
 }
 
-/// As [`positions`], and keeps them where they are until the transaction ends: writers of the generation wait for it.
+/// As [`positions`], and keeps them where they are: writers of the generation wait until the transaction ends, and their
+/// claims are over when it commits. The server ends the transaction when it has been idle for `frozen_max`.
 pub async fn hold_positions(
     connection: &mut PgConnection,
     generation: i32,
     topic: &str,
+    frozen_max: Duration,
 ) -> Result<BTreeMap<i32, i64>, sqlx::Error> {
-    let statement = format!(
-        "select partition, next_offset from view_g{generation}.position where topic = $1 order by partition for share"
+    let limit = sqlx::query("select set_config('idle_in_transaction_session_timeout', $1, true)");
+    limit.bind(format!("{}ms", frozen_max.as_millis())).execute(&mut *connection).await?;
+    let lock = format!("select from view_g{generation}.position where topic = $1 order by partition for no key update");
+    sqlx::query(AssertSqlSafe(lock)).bind(topic).execute(&mut *connection).await?;
+    let end = format!(
+        "update view_g{generation}.position set epoch = epoch + 1 where topic = $1 returning partition, next_offset"
     );
-    let rows: Vec<(i32, i64)> = sqlx::query_as(AssertSqlSafe(statement)).bind(topic).fetch_all(connection).await?;
+    let rows: Vec<(i32, i64)> = sqlx::query_as(AssertSqlSafe(end)).bind(topic).fetch_all(connection).await?;
     Ok(rows.into_iter().collect())
 }
 
