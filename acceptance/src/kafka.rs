@@ -87,7 +87,7 @@ impl Topic {
         for result in created {
             result.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
         }
-        Ok(())
+        devstack::topic_is_known(&self.servers, &self.name, self.partitions.get()).await
     }
 
     /// Deletes it and creates it anew under its old name, empty.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -17,8 +18,11 @@ use crate::options::{Detour, PortName, java};
 use crate::place::{Place, remove};
 use crate::process::Launch;
 use crate::server::{Ready, Server};
+use crate::wait::eventually;
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// The broker may be busy.
+const KNOWN_DEADLINE: Duration = Duration::from_secs(30);
 const FORMAT_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// The broker needs 265 to 440 MB with this heap.
@@ -170,6 +174,22 @@ pub(crate) fn client(address: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", address).set("log_level", "0").set("reconnect.backoff.max.ms", "200");
     config
+}
+
+/// Waits until the broker knows of a topic: it may do so a moment later than it says that it made it.
+pub async fn topic_is_known(address: &str, name: &str, partitions: i32) -> Result<()> {
+    let consumer: BaseConsumer = client(address).set("allow.auto.create.topics", "false").create()?;
+    let (consumer, partitions) = (Arc::new(consumer), usize::try_from(partitions)?);
+    let is_known = async || {
+        let (consumer, name) = (Arc::clone(&consumer), name.to_owned());
+        let looked_at = move || {
+            let metadata = consumer.fetch_metadata(Some(&name), KNOWN_DEADLINE).ok()?;
+            let found = metadata.topics().first()?;
+            (found.error().is_none() && found.partitions().len() == partitions).then_some(())
+        };
+        tokio::task::spawn_blocking(looked_at).await.ok()?
+    };
+    eventually(&format!("the broker knows of topic {name}"), KNOWN_DEADLINE, is_known).await
 }
 
 /// Makes a topic; one that exists already is fine.

@@ -47,6 +47,7 @@ pub use beside::start_beside;
 pub use companion::shared;
 pub use endpoints::Endpoints;
 pub use failure::Failure;
+pub use kafka::topic_is_known;
 pub use options::{Detour, Options, Part, PortName, bin_dir, default_cache_dir, parse_port, target_dir};
 pub use place::unused_state_dir;
 pub use ports::free_port;

@@ -81,7 +81,7 @@ impl<H: RecordHandler> Consumer<H> {
     /// Consumes until `shutdown`, then finishes what is in hand, commits and leaves the group.
     ///
     /// Makes the retry topics and the group's own where they are missing. Errors: a consumed topic does not exist, one may not
-    /// be made, the client fails for good. Brokers that are away are waited for once it runs.
+    /// be made, the client fails for good. Brokers that are away are waited for.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ConsumerError> {
         run::run(self.config, self.handler, shutdown).await
     }

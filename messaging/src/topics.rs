@@ -48,19 +48,19 @@ pub(crate) fn shape(finder: &BaseConsumer, topic: &str) -> KafkaResult<Option<Sh
     Ok((!partitions.is_empty()).then(|| Shape { partitions: count(partitions.len()), replicas: count(replicas) }))
 }
 
-/// Creates a topic; one that another member has just created is fine. Errors are the broker's words.
-pub(crate) async fn create(admin: &Admin, name: &str, shape: Shape, config: &[(&str, &str)]) -> Result<(), String> {
+/// Creates a topic; one that another member has just created is fine.
+pub(crate) async fn create(admin: &Admin, name: &str, shape: Shape, config: &[(&str, &str)]) -> KafkaResult<()> {
     let topic = NewTopic::new(name, shape.partitions, TopicReplication::Fixed(shape.replicas));
     let topic = config.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
-    let created = admin.create_topics([&topic], &options()).await.map_err(|error| error.to_string())?;
+    let created = admin.create_topics([&topic], &options()).await?;
     match created.into_iter().next() {
         Some(Ok(_)) => {
             tracing::info!(topic = name, partitions = shape.partitions, "topic created");
             Ok(())
         }
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
-        Some(Err((_, code))) => Err(code.to_string()),
-        None => Err("the broker said nothing about it".to_owned()),
+        Some(Err((_, code))) => Err(KafkaError::AdminOp(code)),
+        None => Err(KafkaError::AdminOp(RDKafkaErrorCode::Unknown)),
     }
 }
 
@@ -76,11 +76,36 @@ pub enum OpenError {
         /// Its name.
         topic: String,
         /// The broker's words.
-        why: String,
+        why: KafkaError,
     },
     /// A topic to consume does not exist.
     #[error("the topic {0} does not exist")]
     Missing(String),
+}
+
+impl OpenError {
+    /// Whether the brokers are away or busy, so that the same call may succeed later.
+    pub fn is_passing(&self) -> bool {
+        use RDKafkaErrorCode as Code;
+        let (Self::Kafka(error) | Self::NotCreated { why: error, .. }) = self else {
+            return false;
+        };
+        matches!(
+            error.rdkafka_error_code(),
+            Some(
+                Code::OperationTimedOut
+                    | Code::BrokerTransportFailure
+                    | Code::AllBrokersDown
+                    | Code::Resolve
+                    | Code::RequestTimedOut
+                    | Code::NetworkException
+                    | Code::NotController
+                    | Code::LeaderNotAvailable
+                    | Code::NotLeaderForPartition
+                    | Code::BrokerNotAvailable
+            )
+        )
+    }
 }
 
 /// Makes a topic unless it is there.
@@ -100,15 +125,41 @@ pub async fn ensure(
     created.map_err(|why| OpenError::NotCreated { topic: name.to_owned(), why })
 }
 
-/// What `max.message.bytes` of a topic is. Errors are the broker's words.
-pub(crate) async fn max_message_bytes(admin: &Admin, topic: &str) -> Result<String, String> {
-    let described = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await;
-    let described = described.map_err(|error| error.to_string())?.into_iter().next();
-    let described = described.ok_or("no answer")?.map_err(|code| code.to_string())?;
-    let entry = described.get("max.message.bytes").and_then(|entry| entry.value.clone());
-    entry.ok_or_else(|| "max.message.bytes is not told".to_owned())
+/// What `max.message.bytes` of a topic is.
+pub(crate) async fn max_message_bytes(admin: &Admin, topic: &str) -> KafkaResult<String> {
+    let described = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await?.into_iter().next();
+    let unknown = || KafkaError::AdminOp(RDKafkaErrorCode::Unknown);
+    let described = described.ok_or_else(unknown)?.map_err(KafkaError::AdminOp)?;
+    described.get("max.message.bytes").and_then(|entry| entry.value.clone()).ok_or_else(unknown)
 }
 
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ANSWER_MAX)).operation_timeout(Some(ANSWER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_another_try_may_heal_is_passing() {
+        let refused = |code| OpenError::NotCreated { topic: "t".to_owned(), why: KafkaError::AdminOp(code) };
+        for passing in [
+            OpenError::Kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerTransportFailure)),
+            OpenError::Kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)),
+            refused(RDKafkaErrorCode::RequestTimedOut),
+            refused(RDKafkaErrorCode::NotController),
+        ] {
+            assert!(passing.is_passing(), "{passing}");
+        }
+        for lasting in [
+            OpenError::Kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed)),
+            OpenError::Kafka(KafkaError::ClientCreation("no such setting".to_owned())),
+            refused(RDKafkaErrorCode::TopicAuthorizationFailed),
+            refused(RDKafkaErrorCode::InvalidReplicationFactor),
+            OpenError::Missing("t".to_owned()),
+        ] {
+            assert!(!lasting.is_passing(), "{lasting}");
+        }
+    }
 }

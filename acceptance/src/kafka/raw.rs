@@ -69,7 +69,10 @@ impl Topic {
         let topic = NewTopic::new(&self.name, self.partitions.get(), TopicReplication::Fixed(1));
         let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let created = self.admin()?.create_topics([&topic], &AdminOptions::new()).await?;
-        created.into_iter().try_for_each(|created| created.map(drop).map_err(|(name, code)| anyhow!("{name}: {code}")))
+        created
+            .into_iter()
+            .try_for_each(|created| created.map(drop).map_err(|(name, code)| anyhow!("{name}: {code}")))?;
+        devstack::topic_is_known(&self.servers, &self.name, self.partitions.get()).await
     }
 
     /// Changes a setting.

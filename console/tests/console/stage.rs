@@ -51,13 +51,7 @@ impl Stage {
         let admin: AdminClient<DefaultClientContext> = stage.client().create()?;
         let new = NewTopic::new(&stage.topic, partitions, TopicReplication::Fixed(1));
         admin.create_topics([&new], &AdminOptions::new()).await?.remove(0).map_err(|(_, code)| code)?;
-        // The broker may know of a topic a moment later than it says that it made it.
-        let is_there = async || {
-            let metadata = admin.inner().fetch_metadata(Some(&stage.topic), DEADLINE).ok()?;
-            let found = metadata.topics().first()?;
-            (found.error().is_none() && found.partitions().len() == partitions as usize).then_some(())
-        };
-        eventually("the topic is there", DEADLINE, is_there).await?;
+        devstack::topic_is_known(&stage.servers, &stage.topic, partitions).await?;
         Ok(stage)
     }
 

@@ -81,7 +81,7 @@ impl Broker {
         for created in self.admin()?.create_topics([&topic], &options).await? {
             created.map_err(|(name, code)| anyhow!("topic {name}: {code}"))?;
         }
-        Ok(())
+        devstack::topic_is_known(&self.address, name, partitions).await
     }
 
     /// Writes records; returns when the broker has them all.

@@ -41,7 +41,9 @@ impl<H: RecordHandler> Loop<H> {
                             held.leaving = true;
                         }
                     }
-                    self.leaving.push(Leaving { partitions, deadline: Instant::now() + self.config.drain_max });
+                    let now = Instant::now();
+                    let deadline = now + self.config.drain_max;
+                    self.leaving.push(Leaving { partitions, deadline, commit_at: Some(now), is_committed: false });
                 }
                 Rebalance::Lost(partitions) => {
                     self.metrics.rebalance(partitions.len());
@@ -60,17 +62,18 @@ impl<H: RecordHandler> Loop<H> {
         }
     }
 
-    /// Gives back what was asked back, when nothing of it is running, or its time is over, or others have it already.
+    /// Gives back what was asked back, when the group has taken what is done of it, or its time is over, or others have it
+    /// already.
     pub(super) fn give_back_done(&mut self) {
-        let consumer = Arc::clone(&self.consumer);
-        let (held, now) = (&self.held, Instant::now());
-        let runs = |of: &TopicPartition| held.get(of).is_some_and(|held| held.partition.running() > 0);
-        let is_over = |leaving: &mut Leaving| {
-            leaving.deadline <= now || consumer.assignment_lost() || !leaving.partitions.iter().any(runs)
-        };
+        let (consumer, now) = (Arc::clone(&self.consumer), Instant::now());
+        let is_lost = consumer.assignment_lost();
+        if !is_lost {
+            self.commit_leaving(now);
+        }
+        let is_over = |leaving: &mut Leaving| leaving.deadline <= now || is_lost || leaving.is_committed;
         let over: Vec<Leaving> = self.leaving.extract_if(.., is_over).collect();
         for leaving in over {
-            // The client sends the commit before it tells the group.
+            // The rest, as far as it goes: the client sends the commit before it tells the group.
             drop(self.commit(CommitMode::Async));
             leaving.partitions.iter().for_each(|of| self.forget(of));
             if let Err(error) = give_back(&*consumer, &leaving.partitions) {

@@ -12,10 +12,21 @@ use rdkafka::{
 };
 use tokio::task::JoinError;
 
-use super::{handler::RecordHandler, run::Loop};
+use super::{
+    group::TopicPartition,
+    handler::RecordHandler,
+    run::{Leaving, Loop},
+};
 
-/// Pause before the last commit is tried again.
+/// Pause before a commit without which nothing is given back is tried again.
 const COMMIT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Adds what the group is to be told of a partition: the offset, and the gaps above it.
+fn add(list: &mut TopicPartitionList, of: &TopicPartition, (offset, gaps): &(i64, String)) -> bool {
+    let mut element = list.add_partition(&of.0, of.1);
+    element.set_metadata(gaps);
+    element.set_offset(Offset::Offset(*offset)).is_ok()
+}
 
 impl<H: RecordHandler> Loop<H> {
     /// Tells the group what is done. What it does not take is with the next commit.
@@ -27,12 +38,7 @@ impl<H: RecordHandler> Loop<H> {
         let mut list = TopicPartitionList::new();
         for (of, held) in &mut self.held {
             let commit = held.partition.offsets.commit();
-            if commit == held.committed {
-                continue;
-            }
-            let mut element = list.add_partition(&of.0, of.1);
-            if element.set_offset(Offset::Offset(commit.0)).is_ok() {
-                element.set_metadata(&commit.1);
+            if commit != held.committed && add(&mut list, of, &commit) {
                 held.committed = commit;
             }
         }
@@ -45,8 +51,60 @@ impl<H: RecordHandler> Loop<H> {
         })
     }
 
+    /// Tells the group all of the partitions that are asked back and of which nothing is running. It may refuse: while a
+    /// rebalance is being completed it takes no offsets; a partition that was given back then would be repeated.
+    pub(super) fn commit_leaving(&mut self, now: Instant) {
+        let is_due = |leaving: &Leaving| self.commit_at(leaving).is_some_and(|at| at <= now);
+        if !self.leaving.iter().any(is_due) {
+            return;
+        }
+        self.pass_markers();
+        let mut leaving = std::mem::take(&mut self.leaving);
+        for leaving in &mut leaving {
+            if self.commit_at(leaving).is_none_or(|at| at > now) {
+                continue;
+            }
+            let mut list = TopicPartitionList::new();
+            for of in &leaving.partitions {
+                if let Some(held) = self.held.get(of) {
+                    add(&mut list, of, &held.partition.offsets.commit());
+                }
+            }
+            leaving.commit_at = None;
+            if list.count() == 0 {
+                leaving.is_committed = true;
+                continue;
+            }
+            let (consumer, partitions) = (Arc::clone(&self.consumer), leaving.partitions.clone());
+            self.commits.spawn_blocking(move || {
+                let committed = consumer.commit(&list, CommitMode::Sync);
+                (partitions, committed)
+            });
+        }
+        self.leaving = leaving;
+    }
+
+    /// When the group is to be told of these; `None` while something of them is running, or it is being told.
+    pub(super) fn commit_at(&self, leaving: &Leaving) -> Option<Instant> {
+        let runs = |of: &TopicPartition| self.held.get(of).is_some_and(|held| held.partition.running() > 0);
+        leaving.commit_at.filter(|_| !leaving.partitions.iter().any(runs))
+    }
+
+    pub(super) fn committed(&mut self, told: Result<(Vec<TopicPartition>, KafkaResult<()>), JoinError>) {
+        let (partitions, committed) = told.expect("a commit neither panics nor is aborted");
+        let Some(leaving) = self.leaving.iter_mut().find(|leaving| leaving.partitions == partitions) else { return };
+        match committed {
+            Ok(()) => leaving.is_committed = true,
+            Err(error) => {
+                tracing::warn!(error = %error, ?partitions, "what is done was not committed; tried again before they go");
+                leaving.commit_at = Some(Instant::now() + COMMIT_AGAIN);
+            }
+        }
+    }
+
     /// The last commit of a member that leaves. While a rebalance is under way the broker takes no offsets, and the rebalance
-    /// does not end unless this member goes on polling; what it polls is not begun any more.
+    /// does not end unless this member goes on polling; what it polls is not begun any more. What is asked back meanwhile goes
+    /// with the client.
     pub(super) async fn commit_last(mut self, deadline: Instant) -> Result<Self, JoinError> {
         loop {
             let (this, committed) = tokio::task::spawn_blocking(move || {
@@ -68,7 +126,6 @@ impl<H: RecordHandler> Loop<H> {
             }
             self.follow_rebalances();
             self.claiming.clear();
-            self.give_back_done();
         }
     }
 

@@ -85,6 +85,7 @@ pub(super) struct Loop<H> {
     pub(super) claims: JoinSet<(Vec<TopicPartition>, KafkaResult<Claims>)>,
     /// Asked back; answered when nothing of them is running.
     pub(super) leaving: Vec<Leaving>,
+    pub(super) commits: JoinSet<(Vec<TopicPartition>, KafkaResult<()>)>,
     tasks: JoinSet<Done>,
     pub(super) running: HashMap<Id, Running>,
     /// Tells results of an earlier tenure of a partition from those of this one.
@@ -113,6 +114,10 @@ pub(super) struct Held {
 pub(super) struct Leaving {
     pub(super) partitions: Vec<TopicPartition>,
     pub(super) deadline: Instant,
+    /// When the group is told what is done of them, if nothing is running any more; `None` while it is being told.
+    pub(super) commit_at: Option<Instant>,
+    /// The group has taken it.
+    pub(super) is_committed: bool,
 }
 
 /// What a task is about.
@@ -130,8 +135,10 @@ pub(super) async fn run<H: RecordHandler>(
     handler: Arc<H>,
     shutdown: CancellationToken,
 ) -> Result<(), ConsumerError> {
-    let (sources, replicas) = source::open(&config).await?;
-    let reader = Reader::open(&config.settings, &config.group, replicas).await?;
+    let (sources, reader) = tokio::select! {
+        opened = source::open(&config) => opened?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
     let following = tokio::spawn(reader.follow(sender)?);
     let mut settings = client(&config.settings, &OWN);
@@ -157,6 +164,7 @@ pub(super) async fn run<H: RecordHandler>(
         claiming: BTreeMap::new(),
         claims: JoinSet::new(),
         leaving: Vec::new(),
+        commits: JoinSet::new(),
         tasks: JoinSet::new(),
         running: HashMap::new(),
         tenures: 0,
@@ -194,6 +202,7 @@ impl<H: RecordHandler> Loop<H> {
                     }
                 }
                 Some(claimed) = self.claims.join_next() => self.claimed(claimed),
+                Some(told) = self.commits.join_next() => self.committed(told),
                 command = commands.recv() => match command {
                     Some(Told::Command(at, command)) => self.command(at, command),
                     Some(Told::CaughtUp) => self.caught_up = true,
@@ -342,7 +351,8 @@ impl<H: RecordHandler> Loop<H> {
     fn wake_at(&self) -> Instant {
         let retries = self.held.values().filter(|held| !held.leaving).filter_map(|held| held.partition.wake_at());
         let claims = self.claiming.values().filter_map(|at| at.filter(|_| self.caught_up));
-        let leaving = self.leaving.iter().map(|leaving| leaving.deadline);
+        let leaving =
+            self.leaving.iter().flat_map(|leaving| [Some(leaving.deadline), self.commit_at(leaving)]).flatten();
         let soonest = retries.chain(claims).chain(leaving).min();
         soonest.unwrap_or_else(|| Instant::now() + COMMIT_INTERVAL)
     }
@@ -359,6 +369,7 @@ impl<H: RecordHandler> Loop<H> {
         }
         self.tasks.shutdown().await;
         self.claims.shutdown().await;
+        self.commits.shutdown().await;
         let Ok(this) = self.commit_last(deadline).await else {
             return tracing::error!("the last commit has failed");
         };

@@ -6,6 +6,7 @@ use rdkafka::error::KafkaError;
 
 use super::config::ConsumerConfig;
 use crate::{
+    blocking::Reader,
     dead_letter::DeadLetters,
     retry::{RetryConfig, Stage},
     settings::client,
@@ -13,6 +14,8 @@ use crate::{
 };
 
 const CLIENT_ID: &str = "siteview-consumer";
+/// Pause before the topics are looked up again.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// A record stays in a retry topic for its delay and so much longer.
 const RETENTION_BEYOND: Duration = Duration::from_secs(7 * 86_400);
 
@@ -28,8 +31,28 @@ pub(super) struct Source {
     pub(super) letters: Arc<DeadLetters>,
 }
 
+/// Finds all topics, makes those that are missing, and gives what is to be read and how the group is told. Brokers that are
+/// away or busy are waited for.
+pub(super) async fn open(config: &ConsumerConfig) -> Result<(HashMap<Arc<str>, Source>, Reader), OpenError> {
+    loop {
+        match try_open(config).await {
+            Err(error) if error.is_passing() => {
+                tracing::warn!(error = %error, "the topics cannot be looked up; tried again in {OPEN_AGAIN:?}");
+                tokio::time::sleep(OPEN_AGAIN).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+async fn try_open(config: &ConsumerConfig) -> Result<(HashMap<Arc<str>, Source>, Reader), OpenError> {
+    let (sources, replicas) = sources(config).await?;
+    let reader = Reader::open(&config.settings, &config.group, replicas).await?;
+    Ok((sources, reader))
+}
+
 /// Finds the topics and makes their retry topics; gives what is to be read, and how many replicas topics have here.
-pub(super) async fn open(config: &ConsumerConfig) -> Result<(HashMap<Arc<str>, Source>, i32), OpenError> {
+async fn sources(config: &ConsumerConfig) -> Result<(HashMap<Arc<str>, Source>, i32), OpenError> {
     let admin: Admin = client(&config.settings, &[("client.id", CLIENT_ID)]).create()?;
     let (mut sources, mut replicas) = (HashMap::new(), 1);
     for (name, retries) in &config.topics {
@@ -70,7 +93,7 @@ async fn retry_topics(
     if delays.is_empty() {
         return Ok(Vec::new());
     }
-    let refused = |why: String| OpenError::NotCreated { topic: topic.to_owned(), why };
+    let refused = |why| OpenError::NotCreated { topic: topic.to_owned(), why };
     let bytes_max = topics::max_message_bytes(admin, topic).await.map_err(refused)?;
     let longest = delays.iter().max().copied().unwrap_or_default() * 2;
     let retention_ms = (longest + RETENTION_BEYOND).as_millis().to_string();

@@ -83,7 +83,7 @@ pub(super) async fn open(settings: HashMap<String, String>, names: Names) -> Res
 }
 
 async fn create(admin: &Admin, names: &Names, source: Shape) -> Result<(), DeadLetterError> {
-    let refused = |why: String| not_created(names, format!("the configuration of its source was refused: {why}"));
+    let refused = |why| not_created(names, format!("the configuration of its source was refused: {why}"));
     let bytes_max = topics::max_message_bytes(admin, &names.source_topic).await.map_err(refused)?;
     let config = [("max.message.bytes", bytes_max.as_str()), ("retention.ms", "-1"), ("cleanup.policy", "delete")];
     let created = topics::create(admin, &names.dead_letter_topic, source, &config).await;

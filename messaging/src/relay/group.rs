@@ -56,18 +56,18 @@ impl Group {
         if let Some(found) = shape(&self.topic)? {
             return Ok(found.partitions);
         }
-        runtime.block_on(self.create(source)).map_err(|why| self.refused(source, &why))?;
+        runtime.block_on(self.create(source)).map_err(|error| self.refused(source, &error))?;
         Ok(source.partitions)
     }
 
-    async fn create(&self, source: Shape) -> Result<(), String> {
-        let admin: Admin = client(&self.settings, &OWN).create().map_err(|error: KafkaError| error.to_string())?;
+    async fn create(&self, source: Shape) -> KafkaResult<()> {
+        let admin: Admin = client(&self.settings, &OWN).create()?;
         let bytes_max = topics::max_message_bytes(&admin, &self.source_topic).await?;
         let config = [("max.message.bytes", bytes_max.as_str()), ("cleanup.policy", "delete")];
         topics::create(&admin, &self.topic, source, &config).await
     }
 
-    fn refused(&self, source: Shape, why: &str) -> String {
+    fn refused(&self, source: Shape, why: &KafkaError) -> String {
         let (topic, Shape { partitions, replicas }) = (&self.topic, source);
         format!(
             "the topic {topic} is missing and cannot be created: {why}; make it: kafka-topics --create --topic {topic} \

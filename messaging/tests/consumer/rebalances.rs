@@ -1,6 +1,13 @@
-//! Members that come, go and die in the middle of the work.
+//! Members that come, go and die in the middle of the work, and a broker that comes late.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Result;
 use messaging::{
@@ -8,6 +15,7 @@ use messaging::{
     consumer::ConsumerConfig,
     retry::{Exhausted, RetryConfig},
 };
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     order::{by_key, produced},
@@ -96,4 +104,34 @@ async fn what_holds_a_partition_moves_with_it() -> Result<()> {
     assert_eq!(stage.until_dead(2).await?.len(), 2);
     assert_eq!((stage.world.attempts("0:bad").len(), stage.world.attempts("1:bad").len()), (1, 1));
     second.stop().await
+}
+
+/// What a bootstrap server does whose broker is not there yet: it takes connections and drops them, until it is told to lead on.
+async fn bootstrap(listener: TcpListener, broker: String, leads_on: Arc<AtomicBool>) -> std::io::Result<()> {
+    loop {
+        let (mut client, _) = listener.accept().await?;
+        if leads_on.load(Ordering::Relaxed) {
+            let mut server = TcpStream::connect(&broker).await?;
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_are_away_at_the_start_are_waited_for() -> Result<()> {
+    let stage = Stage::new(1).await?;
+    let values = produced(&stage, 1, 0..3).await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    let leads_on = Arc::new(AtomicBool::new(false));
+    let bootstrap = tokio::spawn(bootstrap(listener, stage.servers().to_owned(), Arc::clone(&leads_on)));
+    let mut config = stage.config(RetryConfig::empty());
+    config.settings.insert("bootstrap.servers".to_owned(), address);
+    let mut member = stage.start(config)?;
+    // Longer than the brokers may take for one answer.
+    assert!(!member.ends_within(Duration::from_secs(7)).await, "it gave up");
+    leads_on.store(true, Ordering::Relaxed);
+    assert_eq!(stage.world.until_done(3).await?, values);
+    bootstrap.abort();
+    member.stop().await
 }

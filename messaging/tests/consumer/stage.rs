@@ -170,6 +170,11 @@ impl Member {
         Ok(self.task.await??)
     }
 
+    /// Whether it ends by itself in this time.
+    pub async fn ends_within(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, &mut self.task).await.is_ok()
+    }
+
     /// Ends it as a crash would: nothing is finished or committed. The group learns of it from the dropped client.
     pub async fn kill(self) {
         self.task.abort();
@@ -187,6 +192,7 @@ impl Stage {
         let admin: AdminClient<DefaultClientContext> = config.create()?;
         let new = NewTopic::new(&topic, partitions, TopicReplication::Fixed(1));
         admin.create_topics([&new], &AdminOptions::new()).await?.remove(0).map_err(|(_, code)| code)?;
+        devstack::topic_is_known(&servers, &topic, partitions).await?;
         Ok(Self { producer: config.create()?, servers, topic, group, world: Arc::default() })
     }
 
@@ -205,6 +211,11 @@ impl Stage {
         Ok(sent.offset)
     }
 
+    /// Where the broker listens.
+    pub fn servers(&self) -> &str {
+        &self.servers
+    }
+
     pub fn config(&self, retries: RetryConfig) -> ConsumerConfig {
         let mut config = ConsumerConfig::new(self.settings(), &self.group, [(self.topic.clone(), retries)]);
         config.order = Order::ByKey { parallel_max: 4 };
@@ -219,7 +230,14 @@ impl Stage {
 
     pub fn start(&self, config: ConsumerConfig) -> Result<Member> {
         let (stop, consumer) = (CancellationToken::new(), Consumer::new(config, Handler(Arc::clone(&self.world)))?);
-        let task = tokio::spawn(consumer.run(stop.clone()));
+        let run = consumer.run(stop.clone());
+        let task = tokio::spawn(async {
+            let ended = run.await;
+            if let Err(error) = &ended {
+                eprintln!("a member has ended: {error}");
+            }
+            ended
+        });
         Ok(Member { stop, task })
     }
 
