@@ -140,6 +140,11 @@ impl Replicas {
         if !demand.wait.is_zero() {
             observe::position_wait(started.elapsed());
         }
+        if let Err(Error::PositionNotReached(_)) = result {
+            let sampled =
+                self.each().map(|replica| (replica.name(), replica.sample().map(|sample| sample.asked_at.elapsed())));
+            tracing::debug!(waited = ?started.elapsed(), sampled = ?sampled.collect::<Vec<_>>(), "position not reached");
+        }
         result
     }
 

@@ -100,12 +100,13 @@ impl Replica {
         self.sample_with(|sample| after.is_none_or(|after| sample.taken_at > after)).await
     }
 
-    /// Has it sampled from now on, and waits for that; no longer than until it goes out.
+    /// Has it sampled from now on, and waits for that; no longer than until it goes out: the sample that is under way may take
+    /// as long as one may, and so may the next.
     pub(super) async fn sample_anew(&self) {
         let now = Instant::now();
         self.sample_wanted.notify_one();
-        let _ =
-            tokio::time::timeout(self.settings.silence_max, self.sample_with(|sample| sample.asked_at >= now)).await;
+        let _ = tokio::time::timeout(2 * self.settings.silence_max, self.sample_with(|sample| sample.asked_at >= now))
+            .await;
     }
 
     async fn sample_with(&self, fits: impl Fn(&Sample) -> bool) -> Arc<Sample> {
