@@ -12,18 +12,37 @@ const KAFKA: [&str; 2] = ["rdkafka", "rdkafka-sys"];
 const SQLX: [&str; 3] = ["sqlx", "sqlx-core", "sqlx-postgres"];
 /// The writer's stages; one file may know them all.
 const STAGES: [&str; 4] = ["decode", "fold", "plan", "store"];
-/// Calls that send a statement, of sqlx and of tokio-postgres.
-const STATEMENTS: [&str; 9] = [
+/// Calls that send or prepare a statement, of sqlx and of tokio-postgres.
+const STATEMENTS: [&str; 24] = [
     "sqlx::query",
     "query_scalar(",
     "query_as(",
+    "query_with(",
+    "query_file",
     "raw_sql(",
     "batch_execute(",
     "simple_query(",
     ".prepare(",
+    ".prepare_typed(",
+    ".prepare_cached(",
+    ".query(",
     ".query_raw(",
     ".query_one(",
+    ".query_opt(",
+    ".query_typed",
+    ".execute(",
+    ".execute_raw(",
+    ".execute_typed(",
+    ".execute_many(",
+    ".fetch_one(",
+    ".fetch_all(",
+    ".fetch_optional(",
+    ".copy_",
 ];
+/// The query of a URI is none.
+const NO_STATEMENT: &str = ".query()";
+/// Files whose clients read no record: one makes consumers that look topics up, the other an admin's client.
+const READ_NOTHING: [&str; 2] = ["messaging/src/topics.rs", "console/src/redrive/plan.rs"];
 
 #[test]
 fn the_reader_links_no_kafka_client_and_nothing_that_writes_the_view() -> Result<()> {
@@ -77,6 +96,15 @@ fn sql_stands_in_the_files_named_for_it() -> Result<()> {
     nothing(rule_sql(&sources(&SERVICES)?))
 }
 
+/// Who also makes one that reads everything (the ends of a log, open transactions) says so beside it.
+#[test]
+fn whoever_makes_a_consumer_says_that_it_reads_what_is_committed() -> Result<()> {
+    let sources = sources(&SERVICES)?;
+    let makers = sources.iter().filter(|source| source.makes_a_consumer()).count();
+    ensure!(makers > READ_NOTHING.len(), "nobody makes a consumer; the sources were misread");
+    nothing(rule_isolation(&sources))
+}
+
 #[test]
 fn only_the_pipeline_knows_all_stages() -> Result<()> {
     let all = sources(&["writer"])?;
@@ -96,11 +124,25 @@ fn the_rules_find_offenders() {
         (rule_metrics, "writer/src/lane.rs", "let name = \"writer_lag_records\";"),
         (rule_sql, "writer/src/lane.rs", "sqlx::query(\"x\")"),
         (rule_sql, "reader/src/app.rs", "client.query_one(&statement)"),
+        (rule_sql, "reader/src/app.rs", "client.query(&statement, &[])"),
+        (rule_sql, "reader/src/app.rs", "client.query(\n    &statement,\n)"),
+        (rule_sql, "reader/src/app.rs", "client.query_opt(&statement, &[])"),
+        (rule_sql, "reader/src/app.rs", "client.query_typed(statement, &[])"),
+        (rule_sql, "reader/src/app.rs", "client.prepare_typed(statement, &[])"),
+        (rule_sql, "reader/src/app.rs", "client.execute(\"delete from x\", &[])"),
+        (rule_sql, "importer/src/work.rs", "connection.execute(statement)"),
+        (rule_sql, "jobs/src/app.rs", "statement.fetch_all(&pool)"),
+        (rule_sql, "writer/src/lane.rs", "connection.copy_in_raw(statement)"),
+        (rule_isolation, "jobs/src/log.rs", "let consumer: BaseConsumer = config.create()?;"),
+        (rule_isolation, "jobs/src/log.rs", "fn of() -> StreamConsumer { config.create_with_context(context) }"),
     ] {
         assert_eq!(rule(&file(path, offence)).len(), 1, "{offence}");
         assert_eq!(rule(&file(path, &format!("// {offence}\n"))), Vec::<String>::new(), "a comment is no code");
         assert_eq!(rule(&file(path, &format!("#[cfg(test)]\nmod tests {{ {offence} }}"))), Vec::<String>::new());
     }
+    assert_eq!(rule_sql(&file("reader/src/app.rs", "let asked = uri.query().is_some();")), Vec::<String>::new());
+    let committed = "BaseConsumer; config.set(\"isolation.level\", \"read_committed\").create()";
+    assert_eq!(rule_isolation(&file("jobs/src/log.rs", committed)), Vec::<String>::new());
     let pipeline =
         Source::new(String::new(), "use crate::{decode::decode, fold::{Sites, fold},\n plan};\ncrate::store::X");
     assert!(pipeline.modules_used().is_superset(&STAGES.into()));
@@ -140,7 +182,17 @@ fn rule_sql(sources: &[Source]) -> Vec<String> {
         ];
         named.contains(&path) || path.starts_with("writer/src/store") || path.starts_with("reader/src/queries")
     };
-    offences(sources, &STATEMENTS, is_named)
+    let without = |source: &Source| Source { path: source.path.clone(), code: source.code.replace(NO_STATEMENT, "") };
+    offences(&sources.iter().map(without).collect::<Vec<_>>(), &STATEMENTS, is_named)
+}
+
+fn rule_isolation(sources: &[Source]) -> Vec<String> {
+    let offends = |source: &&Source| {
+        let says = source.code.contains("\"isolation.level\", \"read_committed\"");
+        source.makes_a_consumer() && !says && !READ_NOTHING.contains(&source.path.as_str())
+    };
+    let found = |source: &Source| format!("{} makes a consumer and names no isolation.level", source.path);
+    sources.iter().filter(offends).map(found).collect()
 }
 
 fn offences(sources: &[Source], forbidden: &[&str], may: impl Fn(&str) -> bool) -> Vec<String> {
@@ -170,6 +222,11 @@ impl Source {
         let is_code = |line: &&str| !line.trim_start().starts_with("//");
         let code = shipped.lines().filter(is_code).flat_map(|line| [line, "\n"]).collect();
         Self { path, code }
+    }
+
+    fn makes_a_consumer(&self) -> bool {
+        let makes = self.code.contains(".create()") || self.code.contains(".create_with_context(");
+        makes && (self.code.contains("BaseConsumer") || self.code.contains("StreamConsumer"))
     }
 
     /// The crate's own modules that it names.
