@@ -9,8 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use crate::doctor::Tool;
 use crate::failure::Failure;
 use crate::lock::{Lock, sha256};
 use crate::options::tool;
@@ -118,7 +119,7 @@ async fn resolve(set: Set, cache: &Path, progress: &Progress) -> Result<()> {
 
 async fn run_maven(set: Set, working: &Path, log: &Path, jars: usize, progress: &Progress) -> Result<()> {
     let Some(maven) = tool("mvn") else {
-        bail!("{}: Maven (mvn) is missing, it resolves the jars\n  way out: {}", set.name, crate::doctor::WAY_OUT);
+        return Err(Tool::Maven.missing(set.name).into());
     };
     let mut output = std::ffi::OsString::from("-DoutputDirectory=");
     output.push(working.join("jars"));

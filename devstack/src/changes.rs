@@ -111,3 +111,31 @@ impl Source {
         inserted.context("source: insert").map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::SITES_MIN;
+    use crate::options::{Options, Part};
+    use crate::postgres::client;
+    use crate::stack::Devstack;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_fewest_sites_bear_every_change_and_the_first_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let stack = Devstack::start(Options::new([Part::Source], dir.path()).unwrap()).await.unwrap();
+        let url = stack.endpoints().source_database_url.as_deref().unwrap();
+        let (mut source, table) = (Source::new(client(url).await.unwrap()), client(url).await.unwrap());
+        source.seed(SITES_MIN as usize, |_| {}).await.unwrap();
+        let first = source.first().site_id.clone();
+        let mut deletes = 0;
+        for _ in 0..200 {
+            source.change().await.unwrap();
+            deletes += usize::from(!source.absent.is_empty());
+            assert_eq!(source.first().site_id, first);
+        }
+        assert!(deletes > 0);
+        let rows: i64 = table.query_one("select count(*) from meta_site", &[]).await.unwrap().get(0);
+        assert_eq!(rows, source.sites.len() as i64);
+    }
+}

@@ -32,7 +32,7 @@ pub(crate) async fn start(place: &Place, endpoints: &Endpoints) -> Result<(Serve
     let kafka = endpoints.kafka.as_deref().context("connect needs kafka")?;
     let source_url = endpoints.source_database_url.as_deref().context("connect needs source")?;
     // Made beforehand, so that the topic is there (and has its partitions) while the table is still empty.
-    create_source_topic(kafka).await?;
+    create_source_topic(place, kafka).await?;
     let url = format!("http://127.0.0.1:{}", place.ports.get(PortName::Connect)?);
     let server = worker(place, kafka, &url)?;
     server.start().await?;
@@ -50,8 +50,8 @@ pub(crate) async fn start(place: &Place, endpoints: &Endpoints) -> Result<(Serve
 }
 
 /// Makes the topic of the MetaSite table unless it is there.
-pub(crate) async fn create_source_topic(kafka: &str) -> Result<()> {
-    create_topic(kafka, TOPIC, TOPIC_PARTITIONS).await
+pub(crate) async fn create_source_topic(place: &Place, kafka: &str) -> Result<()> {
+    create_topic(place, kafka, TOPIC, TOPIC_PARTITIONS).await
 }
 
 fn worker(place: &Place, kafka: &str, url: &str) -> Result<Server> {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_postgres::Client;
@@ -17,8 +17,18 @@ use crate::stack::Devstack;
 use crate::wait::eventually;
 use crate::{postgres, prometheus, up};
 
-/// The view has all seeded sites within this; on two cores it takes seconds.
+/// One site is always there, for the printed addresses; another is deleted and comes back.
+pub const SITES_MIN: u32 = 2;
+/// Some gigabytes in the source, the topic and the view.
+pub const SITES_MAX: u32 = 1_000_000;
+/// A change in a quarter of an hour. The pause between two is counted, so it must be short enough to be.
+pub const RATE_MIN: f64 = 0.001;
+/// One connection makes them one by one, and the timer has milliseconds.
+pub const RATE_MAX: f64 = 1000.0;
+
+/// The view has all seeded sites within this and so much more for each; on two cores it takes seconds.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(300);
+const CATCH_UP_PER_SITE: Duration = Duration::from_millis(1);
 const FIRST_ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const STATUS: Duration = Duration::from_secs(10);
 const COUNT: &str = "select count(*) from view.site_apps where deleted_at is null";
@@ -29,10 +39,16 @@ const ARRIVED: &str = "select coalesce((select deleted_at is not null or version
 /// How much the demo holds and does.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
-    /// Sites that are seeded.
+    /// Sites that are seeded, [`SITES_MIN`] at least.
     pub sites: usize,
-    /// Changes of the source per second afterwards.
+    /// Changes of the source per second afterwards, [`RATE_MIN`] to [`RATE_MAX`].
     pub changes_per_second: f64,
+}
+
+/// Reads changes per second.
+pub fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate));
+    rate.ok_or_else(|| format!("a rate is a number from {RATE_MIN} to {RATE_MAX}"))
 }
 
 /// Runs until SIGINT or SIGTERM, or until a part fails.
@@ -45,7 +61,7 @@ pub async fn run(mut options: Options, load: Load) -> Result<()> {
     let show = async {
         let stack = Devstack::start(options).await?;
         tokio::select! {
-            outcome = fill_and_change(stack.endpoints(), load, &progress) => outcome,
+            outcome = fill_and_change(stack.endpoints(), load, &progress) => outcome.map_err(|error| stack.name_logs(error)),
             failure = up::watch(&stack) => failure,
         }
     };
@@ -82,7 +98,8 @@ async fn catch_up(replica: &Client, sites: usize, progress: &Progress) -> Result
         step.position(seen.unsigned_abs(), "sites");
         (seen.unsigned_abs() >= sites as u64).then_some(())
     };
-    eventually("the view has every seeded site", CATCH_UP_DEADLINE, caught_up).await?;
+    let deadline = CATCH_UP_DEADLINE + CATCH_UP_PER_SITE * u32::try_from(sites)?;
+    eventually("the view has every seeded site", deadline, caught_up).await?;
     step.done(&format!("the view holds {sites} sites"));
     Ok(())
 }
@@ -120,7 +137,6 @@ fn addresses(endpoints: &Endpoints) -> String {
 }
 
 async fn keep_changing(source: Source, replica: &Client, load: Load, progress: &Progress) -> Result<()> {
-    ensure!(load.changes_per_second > 0.0, "--rate must be above 0");
     let (traces, newest) = watch::channel(None);
     let (delays, delay) = watch::channel(Delay::default());
     tokio::select! {

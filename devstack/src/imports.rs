@@ -9,7 +9,7 @@ use rand::RngExt;
 use crate::endpoints::Endpoints;
 use crate::options::{Part, PortName};
 use crate::place::{Place, write_whole};
-use crate::postgres;
+use crate::postgres::{self, VIEW_PRIMARY};
 use crate::server::Server;
 use crate::services::{launch, ready_server};
 
@@ -105,8 +105,8 @@ impl<'a> Imports<'a> {
 }
 
 async fn make_database(place: &Place, primary_url: &str) -> Result<String> {
-    let made = postgres::client(primary_url).await?.batch_execute(&format!("create database {DATABASE}")).await;
-    made.with_context(|| format!("the database {DATABASE} can't be made"))?;
+    let create = format!("create database {DATABASE}");
+    postgres::execute(place, VIEW_PRIMARY, primary_url, "the database of the contacts can't be made", &create).await?;
     let (server, _) = primary_url.rsplit_once('/').context("a database URL ends with a database")?;
     let url = format!("{server}/{DATABASE}");
     let migrate = launch(place, "importer", "importer-migrate")?.args(["migrate"]).env("DATABASE_URL", &url);

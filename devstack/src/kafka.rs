@@ -14,6 +14,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::artefacts::{KAFKA, Set};
+use crate::doctor::Tool;
+use crate::failure::Failure;
 use crate::options::{Detour, PortName, java};
 use crate::place::{Place, remove};
 use crate::process::Launch;
@@ -88,7 +90,7 @@ pub(crate) fn java_program(
     flags: &[&str],
 ) -> Result<Launch> {
     let Some(java) = java() else {
-        bail!("{name}: java is missing\n  way out: {}", crate::doctor::WAY_OUT);
+        return Err(Tool::Java.missing(name).into());
     };
     let logging = dir.join("log4j2.properties");
     fs::write(&logging, LOG4J2).with_context(|| format!("{} can't be written", logging.display()))?;
@@ -193,13 +195,37 @@ pub async fn topic_is_known(address: &str, name: &str, partitions: i32) -> Resul
 }
 
 /// Makes a topic; one that exists already is fine.
-pub(crate) async fn create_topic(address: &str, name: &str, partitions: i32) -> Result<()> {
+pub(crate) async fn create_topic(place: &Place, address: &str, name: &str, partitions: i32) -> Result<()> {
+    let failure = |error: anyhow::Error| {
+        Failure::new("kafka", format!("topic {name} can't be made: {error:#}")).log(&place.log("kafka")).into()
+    };
+    ask_for_topic(address, name, partitions).await.map_err(failure)
+}
+
+async fn ask_for_topic(address: &str, name: &str, partitions: i32) -> Result<()> {
     let admin: AdminClient<_> = client(address).create()?;
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
     match admin.create_topics([&topic], &options).await?.pop() {
         Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
-        Some(Err((_, code))) => bail!("kafka: topic {name} can't be made: {code}"),
-        None => bail!("kafka: topic {name} can't be made: no answer"),
+        Some(Err((_, code))) => bail!("{code}"),
+        None => bail!("no answer"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    #[tokio::test]
+    async fn a_topic_that_is_not_made_is_an_error_that_names_the_brokers_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::take(&Options::new([], dir.path()).unwrap()).unwrap();
+        fs::write(place.log("kafka"), "the broker's last words").unwrap();
+        // The client itself refuses so many partitions: nobody has to listen.
+        let text = create_topic(&place, "127.0.0.1:1", "sites", -2).await.unwrap_err().to_string();
+        assert!(text.starts_with("kafka: topic sites can't be made: "), "{text}");
+        assert!(text.contains(&place.log("kafka").display().to_string()) && text.contains("last words"), "{text}");
     }
 }

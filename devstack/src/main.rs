@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use devstack::demo::{Load, RATE_MAX, RATE_MIN, SITES_MAX, SITES_MIN, parse_rate};
 use devstack::{Options, Part, PortName, Progress};
 
 /// Starts the real parts of Siteview as child processes: Kafka, Debezium, Postgres with a replica, writer and reader.
@@ -37,21 +38,28 @@ enum Command {
     },
     /// Starts all parts, seeds the MetaSite table, keeps changing it, prints addresses and curl lines; Ctrl-C ends it.
     Demo {
-        /// Sites to seed.
-        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        #[arg(long, default_value_t = 10_000, value_name = "COUNT", help = sites_help(),
+            value_parser = clap::value_parser!(u32).range(i64::from(SITES_MIN)..=i64::from(SITES_MAX)))]
         sites: u32,
-        /// Changes of the source per second, after seeding.
-        #[arg(long, default_value_t = 20.0, value_name = "PER_SECOND")]
+        #[arg(long, default_value_t = 20.0, value_name = "PER_SECOND", help = rate_help(), value_parser = parse_rate)]
         rate: f64,
         #[command(flatten)]
         place: PlaceArgs,
     },
     /// Says what the machine lacks and the command that installs it, and whether the resolved jars are unharmed. Exit
-    /// code 0 or 1.
+    /// code 0, or 1 when something is missing without which the parts can't be built or run.
     Doctor {
         #[command(flatten)]
         place: PlaceArgs,
     },
+}
+
+fn sites_help() -> String {
+    format!("Sites to seed, {SITES_MIN} to {SITES_MAX}")
+}
+
+fn rate_help() -> String {
+    format!("Changes of the source per second, after seeding, {RATE_MIN} to {RATE_MAX}")
 }
 
 #[derive(Debug, Args)]
@@ -74,11 +82,13 @@ struct PlaceArgs {
 impl PlaceArgs {
     fn options(self, parts: Vec<Part>) -> Result<Options> {
         let parts = if parts.is_empty() { Part::all() } else { parts.into_iter().collect() };
+        let beside = self.state_dir.is_none();
         let state_dir = match self.state_dir {
             Some(dir) => dir,
-            None => devstack::unused_state_dir(&devstack::target_dir()?.join("devstack"))?,
+            None => devstack::target_dir()?.join("devstack"),
         };
         let mut options = Options::new(parts, state_dir)?;
+        options.beside = beside;
         options.progress = Progress::visible();
         options.replicas = self.replicas.into();
         options.ports = self.port.into_iter().collect();
@@ -107,7 +117,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Smoke { place } => devstack::smoke::run(place.options(vec![])?).await?,
         Command::Demo { sites, rate, place } => {
-            let load = devstack::demo::Load { sites: sites as usize, changes_per_second: rate };
+            let load = Load { sites: sites as usize, changes_per_second: rate };
             devstack::demo::run(place.options(vec![])?, load).await?;
         }
         Command::Doctor { place } => {

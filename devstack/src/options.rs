@@ -69,6 +69,8 @@ pub struct Options {
     pub parts: BTreeSet<Part>,
     /// Holds data (wiped at start), logs (kept) and `endpoints.json`. One devstack at a time.
     pub state_dir: PathBuf,
+    /// While another devstack holds `state_dir`, takes the first free one of `state_dir-2`, `state_dir-3`, ….
+    pub beside: bool,
     /// Holds the resolved jars; shared by all devstacks of a user.
     pub cache_dir: PathBuf,
     /// Where the binaries of the services are.
@@ -98,6 +100,7 @@ impl Options {
         Ok(Self {
             parts: parts.into_iter().collect(),
             state_dir: state_dir.into(),
+            beside: false,
             cache_dir: default_cache_dir()?,
             bin_dir: bin_dir()?,
             ports: BTreeMap::new(),

@@ -33,10 +33,8 @@ pub(crate) struct Place {
 impl Place {
     /// Takes the folder, wipes what an earlier devstack left in it, and keeps that one's logs as `logs.previous`.
     pub(crate) fn take(options: &Options) -> Result<Self> {
-        let dir = &options.state_dir;
-        let made = fs::create_dir_all(dir.join("logs")).and_then(|()| dir.canonicalize());
-        let dir = made.with_context(|| format!("state folder {} can't be made", dir.display()))?;
-        let held = hold(&dir)?;
+        let base = &options.state_dir;
+        let (dir, held) = if options.beside { first_held(base)? } else { made_and_held(base)? };
         wipe(&dir).with_context(|| format!("state folder {} can't be cleaned", dir.display()))?;
         let account = Account::for_postgres()?;
         let postgres_dir = folder_for(account.as_ref(), &dir, POSTGRES)?;
@@ -96,14 +94,37 @@ pub(crate) fn write_whole(path: &Path, text: &str) -> Result<()> {
 
 /// The first of `base`, `base-2`, `base-3`, … that no devstack holds at this moment.
 pub fn unused_state_dir(base: &Path) -> Result<PathBuf> {
+    let free = |dir: &PathBuf| !dir.exists() || hold(dir).is_ok();
+    candidates(base)
+        .find(free)
+        .with_context(|| format!("{BESIDE_MAX} devstacks run on {} and its like", base.display()))
+}
+
+fn candidates(base: &Path) -> impl Iterator<Item = PathBuf> {
     let numbered = (2..=BESIDE_MAX).map(|n| {
         let mut name = base.as_os_str().to_owned();
         name.push(format!("-{n}"));
         PathBuf::from(name)
     });
-    let mut candidates = std::iter::once(base.to_owned()).chain(numbered);
-    let free = |dir: &PathBuf| !dir.exists() || hold(dir).is_ok();
-    candidates.find(free).with_context(|| format!("{BESIDE_MAX} devstacks run on {} and its like", base.display()))
+    std::iter::once(base.to_owned()).chain(numbered)
+}
+
+/// The first candidate that can be held, held at once: others may be choosing too. When there is none, the error of `base`.
+fn first_held(base: &Path) -> Result<(PathBuf, File)> {
+    let taken = made_and_held(base);
+    if taken.is_ok() {
+        return taken;
+    }
+    candidates(base).skip(1).find_map(|dir| made_and_held(&dir).ok()).map_or(taken, Ok)
+}
+
+fn made_and_held(dir: &Path) -> Result<(PathBuf, File)> {
+    let made = fs::create_dir_all(dir).and_then(|()| dir.canonicalize());
+    let dir = made.with_context(|| format!("state folder {} can't be made", dir.display()))?;
+    let held = hold(&dir)?;
+    // Not before: whoever holds it may be moving its logs.
+    fs::create_dir_all(dir.join("logs")).with_context(|| format!("{} can't be written", dir.display()))?;
+    Ok((dir, held))
 }
 
 fn hold(dir: &Path) -> Result<File> {
@@ -151,6 +172,23 @@ pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use crate::options::Part;
+
+    #[test]
+    fn devstacks_that_start_at_once_take_different_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { beside: true, ..Options::new([Part::Kafka], dir.path().join("state")).unwrap() };
+        let all_ready = std::sync::Barrier::new(8);
+        let take = || {
+            all_ready.wait();
+            Place::take(&options).unwrap()
+        };
+        let places: Vec<Place> = std::thread::scope(|scope| {
+            let takers: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+            takers.into_iter().map(|taker| taker.join().unwrap()).collect()
+        });
+        let folders: std::collections::BTreeSet<_> = places.iter().map(Place::logs).collect();
+        assert_eq!(folders.len(), 8, "{folders:?}");
+    }
 
     #[test]
     fn a_state_folder_is_held_by_one_and_cleaned_for_the_next() {

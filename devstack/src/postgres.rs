@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use tokio_postgres::{Client, NoTls};
 
+use crate::doctor::Tool;
+use crate::failure::Failure;
 use crate::options::{PortName, tool};
 use crate::place::{Place, write_whole};
 use crate::ports::free_port;
@@ -26,10 +28,13 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// The view's database, and the source's.
 const VIEW_DATABASE: &str = "siteview";
 const SOURCE_DATABASE: &str = "metasite";
+const SOURCE: &str = "source";
+/// The first name of [`SERVERS`].
+pub(crate) const VIEW_PRIMARY: &str = "view-primary";
 /// The view's servers as they are at first, with the slots that they follow their primary through; a failover changes who
 /// is what, not the names.
 const SERVERS: [(&str, &str); 4] = [
-    ("view-primary", "view_primary"),
+    (VIEW_PRIMARY, "view_primary"),
     ("view-replica", "view_replica"),
     ("view-replica-2", "view_replica_2"),
     ("view-replica-3", "view_replica_3"),
@@ -101,14 +106,19 @@ fn parts_of(url: &str) -> Result<(String, u16)> {
 
 /// Makes and starts the source with its tables. Returns it with the superuser's URL.
 pub(crate) async fn start_source(place: &Place) -> Result<(Server, String)> {
-    let cluster = Cluster::new(place, "source", place.ports.get(PortName::Source)?)?;
+    let cluster = Cluster::new(place, SOURCE, place.ports.get(PortName::Source)?)?;
     cluster.initdb().await?;
     let server = cluster.start(&SOURCE_SETTINGS).await?;
     cluster.create_database(SOURCE_DATABASE).await?;
     let url = cluster.url(SOURCE_DATABASE);
-    let tables = client(&url).await?.batch_execute(include_str!("../sql/source.sql")).await;
-    tables.context("source: the MetaSite table can't be made")?;
+    execute(place, SOURCE, &url, "the MetaSite table can't be made", include_str!("../sql/source.sql")).await?;
     Ok((server, url))
+}
+
+/// Runs statements on a server of this devstack. A failure says `what` it means, and quotes the server's log.
+pub(crate) async fn execute(place: &Place, server: &str, url: &str, what: &str, statements: &str) -> Result<()> {
+    let run = async { anyhow::Ok(client(url).await?.batch_execute(statements).await?) };
+    run.await.map_err(|error| Failure::new(server, format!("{what}: {error:#}")).log(&place.log(server)).into())
 }
 
 /// Opens a connection; it ends when the client is dropped.
@@ -150,10 +160,7 @@ struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     fn new(place: &'a Place, name: &'static str, port: u16) -> Result<Self> {
         let Some(bin) = server_binaries() else {
-            bail!(
-                "{name}: Postgres' server binaries (initdb, postgres) are missing\n  way out: {}",
-                crate::doctor::WAY_OUT
-            );
+            return Err(Tool::Postgres.missing(name).into());
         };
         let data = place.postgres_dir.join(name);
         crate::place::remove(&data)?;
@@ -229,8 +236,8 @@ impl<'a> Cluster<'a> {
     }
 
     async fn create_database(&self, name: &str) -> Result<()> {
-        let made = client(&self.url("postgres")).await?.batch_execute(&format!("create database {name}")).await;
-        made.with_context(|| format!("{}: database {name} can't be made", self.name))
+        let (what, create) = (format!("database {name} can't be made"), format!("create database {name}"));
+        execute(self.place, self.name, &self.url("postgres"), &what, &create).await
     }
 }
 
@@ -249,6 +256,19 @@ fn newest_version(versions: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Options;
+
+    #[tokio::test]
+    async fn statements_that_fail_are_an_error_that_names_the_servers_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::take(&Options::new([], dir.path()).unwrap()).unwrap();
+        fs::write(place.log(VIEW_PRIMARY), "the server's last words").unwrap();
+        let nobody = format!("postgres://postgres@127.0.0.1:{}/siteview", free_port().unwrap());
+        let failure = execute(&place, VIEW_PRIMARY, &nobody, "the login can't be made", "select 1").await;
+        let text = failure.unwrap_err().to_string();
+        assert!(text.starts_with("view-primary: the login can't be made: no connection to 127.0.0.1"), "{text}");
+        assert!(text.contains(&place.log(VIEW_PRIMARY).display().to_string()) && text.contains("last words"), "{text}");
+    }
 
     #[test]
     fn the_newest_installed_version_is_taken() {

@@ -7,11 +7,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::doctor::WAY_OUT;
+use crate::doctor::Tool;
 use crate::endpoints::Endpoints;
 use crate::options::{PortName, tool};
 use crate::place::Place;
@@ -48,7 +48,7 @@ pub(crate) async fn start(place: &Place, endpoints: &Endpoints) -> Result<(Vec<S
     fs::write(dir.join("alerts.yml"), ALERTS)?;
 
     let address = format!("127.0.0.1:{}", place.ports.get(PortName::Prometheus)?);
-    let program = tool(PROMETHEUS).with_context(|| format!("prometheus is not on the PATH\n  way out: {WAY_OUT}"))?;
+    let program = tool(PROMETHEUS).ok_or_else(|| Tool::Prometheus.missing(PROMETHEUS))?;
     let launch = Launch::new(PROMETHEUS, program, &dir, &place.log(PROMETHEUS)).args([
         "--config.file=prometheus.yml".to_owned(),
         "--storage.tsdb.path=data".to_owned(),

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::connect::TOPIC;
 use crate::endpoints::Endpoints;
+use crate::failure::Failure;
 use crate::options::PortName;
 use crate::place::Place;
-use crate::postgres;
+use crate::postgres::{self, VIEW_PRIMARY};
 use crate::process::Launch;
 use crate::server::{Ready, Server};
 
@@ -31,8 +32,7 @@ pub(crate) async fn prepare(place: &Place, endpoints: &Endpoints) -> Result<()> 
         .await?;
     let password = password_of(primary_url)?;
     let login = format!("create role {READER_LOGIN} login password '{password}' in role siteview_reader");
-    let made = postgres::client(primary_url).await?.batch_execute(&login).await;
-    made.context("the reader's login can't be made")
+    postgres::execute(place, VIEW_PRIMARY, primary_url, "the reader's login can't be made", &login).await
 }
 
 /// Starts a writer. Returns it with the address of its admin port.
@@ -46,7 +46,7 @@ pub(crate) async fn start_writer(place: &Place, endpoints: &Endpoints) -> Result
     let server = ready_server(launch, &admin);
     // A topic that is not there yet keeps a writer from being ready; without Connect nobody makes it.
     let kafka = endpoints.kafka.as_deref().context("the writer needs kafka")?;
-    crate::connect::create_source_topic(kafka).await?;
+    crate::connect::create_source_topic(place, kafka).await?;
     server.start().await?;
     Ok((server, format!("http://{admin}")))
 }
@@ -112,7 +112,8 @@ pub(crate) fn ready_server(launch: Launch, admin: &str) -> Server {
 pub(crate) fn launch(place: &Place, binary: &str, name: &str) -> Result<Launch> {
     let path: PathBuf = place.bin_dir.join(binary);
     if !path.exists() {
-        bail!("{binary}: {} is missing\n  way out: cargo build --release --workspace", path.display());
+        let missing = Failure::new(name, format!("{} is missing", path.display()));
+        return Err(missing.way_out("cargo build --release --workspace").into());
     }
     Ok(Launch::new(name, path, &place.logs(), &place.log(name)).inherit_env())
 }

@@ -30,7 +30,7 @@ pub async fn run(options: Options) -> Result<()> {
     let measure = async {
         let stack = Devstack::start(options).await?;
         tokio::select! {
-            outcome = one_change(&stack) => outcome,
+            outcome = one_change(&stack) => outcome.map_err(|error| stack.name_logs(error)),
             failure = up::watch(&stack) => failure,
         }
     };
@@ -78,13 +78,14 @@ fn millis(at: Instant, before: Instant) -> f64 {
 
 /// Waits for a place; when the change does not get there, the log of the server that should bring it tells why.
 async fn seen(place: JoinHandle<Result<Instant>>, stage: &str, server: Option<&Server>) -> Result<Instant> {
-    match tokio::time::timeout(DEADLINE, place).await {
-        Ok(outcome) => outcome.context("a watcher panicked")?,
-        Err(_late) => {
-            let what = format!("{stage}: not within {} s", DEADLINE.as_secs());
-            Err(server.context("smoke starts every part")?.failure(&what).way_out("see the log").into())
-        }
-    }
+    let what = match tokio::time::timeout(DEADLINE, place).await {
+        Ok(outcome) => match outcome.context("a watcher panicked")? {
+            Ok(at) => return Ok(at),
+            Err(error) => format!("{stage}: {error:#}"),
+        },
+        Err(_late) => format!("{stage}: not within {} s", DEADLINE.as_secs()),
+    };
+    Err(server.context("smoke starts every part")?.failure(&what).way_out("see the log").into())
 }
 
 /// Watches the topic from its present end. Returns when the watcher is armed.
@@ -106,7 +107,7 @@ fn in_topic(address: &str, site_id: &str) -> Result<JoinHandle<Result<Instant>>>
                 return Ok(Instant::now());
             }
         }
-        bail!("the change did not reach topic {TOPIC} within {} s; see Connect's log", DEADLINE.as_secs())
+        bail!("the change did not reach topic {TOPIC} within {} s", DEADLINE.as_secs())
     }))
 }
 

@@ -53,12 +53,23 @@ impl Devstack {
         artefacts::ensure(&sets(&parts), &options.cache_dir, &options.progress).await?;
         let (endpoints, servers) = (Endpoints::default(), Servers::default());
         let mut started = Self { endpoints, servers, gone_primary: None, place };
-        started.start_stores(&parts, &options).await?;
-        started.start_movers(&parts, &options).await?;
-        started.start_imports(&parts, &options).await?;
-        started.start_watchers(&parts, &options).await?;
-        started.tell()?;
-        Ok(started)
+        match started.start_parts(&parts, &options).await {
+            Ok(()) => Ok(started),
+            Err(error) => Err(started.name_logs(error)),
+        }
+    }
+
+    async fn start_parts(&mut self, parts: &BTreeSet<Part>, options: &Options) -> Result<()> {
+        self.start_stores(parts, options).await?;
+        self.start_movers(parts, options).await?;
+        self.start_imports(parts, options).await?;
+        self.start_watchers(parts, options).await?;
+        self.tell()
+    }
+
+    /// An error that is no part's failure, and so quotes no log, gets the folder of all logs.
+    pub(crate) fn name_logs(&self, error: anyhow::Error) -> anyhow::Error {
+        if error.is::<Failure>() { error } else { error.context(format!("logs are in {}", self.logs().display())) }
     }
 
     fn tell(&mut self) -> Result<()> {
