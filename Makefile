@@ -5,15 +5,19 @@ CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture replicas mutations exactly-once fuzz-api clients bench doctor fmt lint install build
+.PHONY: help demo test torture replicas mutations exactly-once fuzz-api clients bench doctor fmt lint install install-tests build
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: build ## starts the whole system with data in it and prints addresses; Ctrl-C ends it
+# No test, no benchmark: a first demo waits for nothing that it does not run.
+DEMO := devstack writer reader jobs importer notifier console
+
+demo: install ## starts the whole system with data in it and prints addresses; Ctrl-C ends it
+	$(CARGO) build --release --locked $(addprefix --bin ,$(DEMO))
 	@$(DEVSTACK) demo
 
-test: install ## every check and test: format, lints, docs, unit, property, integration, whole system
+test: install-tests ## every check and test: format, lints, docs, unit, property, integration, whole system
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked
@@ -28,7 +32,7 @@ torture: build ## random faults over a live stream; SEED=… repeats one, MINUTE
 replicas: build ## one of two replicas is killed, frozen, held back, disturbed and promoted while clients read
 	$(CARGO) test --release --workspace --locked --test replicas -- --nocapture
 
-mutations: build ## puts deliberate bugs into a copy of the sources, and sees each one found; about an hour
+mutations: install-tests build ## puts deliberate bugs into a copy of the sources, and sees each one found; about an hour
 	acceptance/mutations/run.sh $(ONLY)
 	$(if $(ONLY),,acceptance/mutations/run.sh --torture)
 
@@ -39,10 +43,10 @@ exactly-once: build ## 100,000 records and 50 kills through transactions and thr
 	$(EXAMPLES)/checkout --orders 100000 --kills 50
 	$(EXAMPLES)/import_progress --imports 100 --jobs 1000 --kills 50
 
-fuzz-api: build ## holds a running reader against its own document with schemathesis
+fuzz-api: install-tests build ## holds a running reader against its own document with schemathesis
 	$(dir $(DEVSTACK))api acceptance/api/fuzz.sh
 
-clients: build ## generates clients in TypeScript and Python, compiles them and makes calls
+clients: install-tests build ## generates clients in TypeScript and Python, compiles them and makes calls
 	$(dir $(DEVSTACK))api acceptance/api/clients.sh
 
 LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
@@ -81,6 +85,9 @@ lint: install ## format and lints only
 
 install:
 	@devstack/install.sh
+
+install-tests:
+	@devstack/install.sh --tests
 
 build: install
 	$(CARGO) build --release --workspace --locked
