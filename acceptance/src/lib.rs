@@ -35,6 +35,6 @@ pub use record::{Record, partition_of};
 pub use service::{Condition, Service};
 pub use source::Source;
 pub use subscriber::{By, Heard, Readers, Subscriber, Told};
-pub use system::{Ended, Outcome, Position, Session, System, scenario, scenario_on};
+pub use system::{Ended, Outcome, Position, Session, Started, System, scenario, scenario_on};
 pub use torture::torture;
 pub use view::View;

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::kafka::Topic;
 use crate::service::Service;
 
-pub use verbs::{Ended, Outcome};
+pub use verbs::{Ended, Outcome, Started};
 pub use watch::{Position, Session};
 
 /// A member that dies is missed after so long; the shorter, the faster the tests.
@@ -150,6 +150,11 @@ impl System {
     pub async fn migrate(&self) -> Result<()> {
         let env = [("DATABASE_URL", self.primary_url.as_str())];
         self.writer_verb(&["migrate"], &env)?;
+        self.let_logins_in().await
+    }
+
+    /// Lets the logins of the test into the roles of the view.
+    pub async fn let_logins_in(&self) -> Result<()> {
         let client = self.primary().await?;
         for login in ["writer", "reader"] {
             client.batch_execute(&format!("grant siteview_{login} to {}", self.login(login))).await?;
@@ -160,6 +165,14 @@ impl System {
     /// The folder of this test's logs and files.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// A login that owns the database and has no other right. Gives its URL.
+    pub async fn owner_login(&self) -> Result<String> {
+        let (login, (_, database)) = (self.login("owner"), self.primary_url.rsplit_once('/').context("a database")?);
+        let make = format!("create role {login} login password '{login}'; alter database {database} owner to {login}");
+        self.primary().await?.batch_execute(&make).await?;
+        Ok(with_login(&self.primary_url, &login))
     }
 
     /// Another login in the writer's role, so that `pg_stat_activity` tells whose session it is. Gives name and URL.
@@ -222,7 +235,7 @@ impl System {
     }
 
     /// The primary's URL for the reader's login, for a reader that falls back to it.
-    pub(crate) fn reader_url_of_primary(&self) -> String {
+    pub fn reader_url_of_primary(&self) -> String {
         with_login(&self.primary_url, &self.login("reader"))
     }
 

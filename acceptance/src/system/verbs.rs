@@ -39,6 +39,27 @@ pub struct Outcome {
     pub said: String,
 }
 
+/// Verbs that are at work. They are ended when it is dropped.
+#[derive(Debug)]
+pub struct Started(Vec<Child>);
+
+impl Started {
+    /// Waits for all; blocks.
+    pub fn ended(mut self) -> Result<Vec<Outcome>> {
+        let children = std::mem::take(&mut self.0);
+        tokio::task::block_in_place(|| children.into_iter().map(outcome).collect())
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // It has ended already, or it ends now.
+            let _ = (child.kill(), child.wait());
+        }
+    }
+}
+
 impl System {
     /// Runs a verb with the writer's environment and further variables, whatever its exit code will be.
     pub async fn verb(&self, arguments: &[&str], env: &[(&str, &str)]) -> Result<Ended> {
@@ -64,6 +85,11 @@ impl System {
     /// Runs a verb with `--json`, as the login that migrated, to its end. `env` goes over the test's own settings.
     pub fn verb_of_owner(&self, arguments: &[&str], env: &[(&str, &str)]) -> Result<Outcome> {
         tokio::task::block_in_place(|| outcome(self.start_verb(arguments, env)?))
+    }
+
+    /// Starts a verb so many times at once, each as [`Self::verb_of_owner`].
+    pub fn start_verbs_of_owner(&self, arguments: &[&str], times: usize) -> Result<Started> {
+        Ok(Started((0..times).map(|_| self.start_verb(arguments, &[])).collect::<Result<_>>()?))
     }
 
     /// Runs a verb again and again and kills it, ever later, until it comes to its end.

@@ -1,8 +1,8 @@
 //! What is not there yet is waited for; what is not there any more is never jumped over.
 
-use acceptance::{Model, Service, Source, System, assert_equal, scenario};
-use anyhow::{Result, ensure};
-use devstack::eventually;
+use acceptance::{Model, Proxy, Service, Source, System, assert_equal, scenario};
+use anyhow::{Context, Result, ensure};
+use devstack::{eventually, free_port};
 
 use crate::{NOTICED_MAX, PARTITIONS, servers};
 
@@ -30,6 +30,26 @@ async fn a_missing_topic_is_waited_for() -> Result<()> {
     };
     let outcome = body.await;
     system.end(outcome)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_away_at_the_start_is_waited_for() -> Result<()> {
+    let endpoints = servers()?;
+    scenario(&endpoints, PARTITIONS, async |system| {
+        let records = Source::new(16, PARTITIONS, 100).records(500);
+        system.topic().produce(&records)?;
+        let port = free_port()?;
+        let mut writer = system.writer(&[("KAFKA_BOOTSTRAP_SERVERS", &format!("127.0.0.1:{port}"))])?;
+        says(&writer, "kafka", "the brokers do not answer").await?;
+        writer.condition("database", true, NOTICED_MAX).await?;
+        waits(&mut writer).await?;
+
+        // From here on the address leads to the broker.
+        let _way = Proxy::on(port, endpoints.kafka.as_deref().context("a broker")?).await?;
+        writer.ready().await?;
+        assert_equal(system, &Model::of(&records)).await
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,8 @@ use crate::{PARTITIONS, servers};
 /// Headers whose values are promised and the same in each run.
 const PROMISED: [&str; 8] =
     ["content-type", "etag", "cache-control", "vary", "link", "allow", "retry-after", "projection-position"];
+/// Headers that are promised and whose values are others in each run.
+const PRESENT: [&str; 2] = ["projection-as-of", "server-timing"];
 /// Given with each request, so that problems are the same in each run.
 const REQUEST_ID: &str = "the-request";
 
@@ -111,7 +113,18 @@ async fn transcript(reader: &Service) -> Result<String> {
         lines += &told(&format!("GET {site} If-None-Match: {tag}"), response).await?;
     }
     let response = ask(&client, reader, Method::HEAD, site, &[], "").await?;
-    Ok(lines + &told(&format!("HEAD {site}"), response).await?)
+    let tag = response.headers().get("etag").context("a tag")?.to_str()?.to_owned();
+    lines += &told(&format!("HEAD {site}"), response).await?;
+    for (method, tags) in [
+        (Method::GET, tag.clone()),
+        (Method::GET, format!("W/{tag}")),
+        (Method::GET, format!("\"other\", W/{tag}")),
+        (Method::HEAD, tag.clone()),
+    ] {
+        let response = ask(&client, reader, method.clone(), site, &[("if-none-match", &tags)], "").await?;
+        lines += &told(&format!("{method} {site} If-None-Match: {tags}"), response).await?;
+    }
+    Ok(lines)
 }
 
 async fn ask(
@@ -135,6 +148,9 @@ async fn told(request: &str, response: Response) -> Result<String> {
         if let Some(value) = response.headers().get(name) {
             text += &format!("{name}: {}\n", value.to_str()?);
         }
+    }
+    for name in PRESENT.into_iter().filter(|name| response.headers().contains_key(*name)) {
+        text += &format!("{name}: …\n");
     }
     Ok(format!("{text}{}\n\n", response.text().await?))
 }

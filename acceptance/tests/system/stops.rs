@@ -18,7 +18,13 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 /// New connections must be answered so long after SIGTERM; a little less than the pre-drain of 2 s.
 const STILL_ACCEPTING: Duration = Duration::from_millis(1600);
 const KEEP_ALIVE_CLIENTS: usize = 6;
+/// Clients that keep no connection.
+const OTHER_CLIENTS: usize = 1;
 const ANSWERS_OF_A_BUSY_CLIENT: u32 = 100;
+/// A drain that takes longer than any test waits, the longest that the services may be given.
+const TOO_LONG: &str = "300s";
+/// Of a process that was not allowed to finish its drain.
+const EXIT_CODE_UNFINISHED: i32 = 1;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_stopped_in_mid_drain_leaves_a_committed_state_and_ends_in_time() -> Result<()> {
@@ -82,8 +88,8 @@ async fn a_reader_stopped_under_load_fails_no_request_and_ends_in_time() -> Resu
             asked_at: OnceLock::new(),
         });
         let mut clients = JoinSet::new();
-        (0..KEEP_ALIVE_CLIENTS).for_each(|_| drop(clients.spawn(keep_alive(Arc::clone(&load)))));
-        clients.spawn(new_connections(Arc::clone(&load)));
+        (0..KEEP_ALIVE_CLIENTS).for_each(|_| drop(clients.spawn(ask_on(Arc::clone(&load), 1))));
+        (0..OTHER_CLIENTS).for_each(|_| drop(clients.spawn(ask_on(Arc::clone(&load), 0))));
 
         let (status, took) = stop_under_load(&load, &mut reader).await?;
         clients.join_all().await.into_iter().collect::<Result<()>>()?;
@@ -96,7 +102,7 @@ async fn a_reader_stopped_under_load_fails_no_request_and_ends_in_time() -> Resu
 
 /// Asks the reader to end once all clients are at it, and tells them when `/readyz` has said so.
 async fn stop_under_load(load: &Load, reader: &mut Service) -> Result<(ExitStatus, Duration)> {
-    let busy = async || (load.busy_clients.load(Ordering::Relaxed) > KEEP_ALIVE_CLIENTS).then_some(());
+    let busy = async || (load.busy_clients.load(Ordering::Relaxed) == KEEP_ALIVE_CLIENTS + OTHER_CLIENTS).then_some(());
     eventually("every client has got its answers", NOTICED_MAX, busy).await?;
     let asked_at = *load.asked_at.get_or_init(Instant::now);
     reader.signal(Signal::SIGTERM)?;
@@ -108,27 +114,60 @@ async fn stop_under_load(load: &Load, reader: &mut Service) -> Result<(ExitStatu
     Ok((reader.ended().await?, asked_at.elapsed()))
 }
 
-/// Uses its one connection until it is told that the reader is not ready.
-async fn keep_alive(load: Arc<Load>) -> Result<()> {
-    let http = reqwest::Client::builder().pool_max_idle_per_host(1).build()?;
+/// Asks on until shortly before the pre-drain ends, over so many connections that are kept until the reader closes them; with
+/// none, each request has one of its own.
+async fn ask_on(load: Arc<Load>, connections_kept: usize) -> Result<()> {
+    let http = reqwest::Client::builder().pool_max_idle_per_host(connections_kept).build()?;
     let mut requests = 0;
-    while !load.not_ready.load(Ordering::Relaxed) {
-        load.request(&http, requests).await.context("a connection that is kept")?;
+    while load.asked_at.get().is_none_or(|asked_at| asked_at.elapsed() < STILL_ACCEPTING) {
+        let draining = load.not_ready.load(Ordering::Relaxed);
+        let connection = load.request(&http, requests).await.with_context(|| {
+            format!("request {requests}, connections kept: {connections_kept}, draining: {draining}")
+        })?;
+        ensure!(!draining || connection == "close", "a draining reader answers `Connection: {connection}`");
         requests += 1;
     }
     Ok(())
 }
 
-/// Opens a connection for each request until shortly before the pre-drain ends.
-async fn new_connections(load: Arc<Load>) -> Result<()> {
-    let http = reqwest::Client::builder().pool_max_idle_per_host(0).build()?;
-    let mut requests = 0;
-    while load.asked_at.get().is_none_or(|asked_at| asked_at.elapsed() < STILL_ACCEPTING) {
-        let draining = load.not_ready.load(Ordering::Relaxed);
-        let connection = load.request(&http, requests).await.context("a new connection")?;
-        ensure!(!draining || connection == "close", "a draining reader answers `Connection: {connection}`");
-        requests += 1;
-    }
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_reader_at_once() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let mut reader = system.reader(&[("READER_PRE_DRAIN", TOO_LONG)])?;
+        reader.ready().await?;
+        ends_at_the_second(&mut reader, Signal::SIGINT, Signal::SIGTERM).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_writer_at_once() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let mut writer = system.writer(&[("WRITER_DRAIN_MAX", TOO_LONG)])?;
+        writer.ready().await?;
+        // Its batch is held up, so that it can't finish its drain.
+        let mut other = system.primary().await?;
+        let lock = other.transaction().await?;
+        lock.batch_execute("lock table view_g1.site_apps in exclusive mode").await?;
+        system.topic().produce(&Source::new(17, PARTITIONS, 20).records(100))?;
+        let waits = "select count(*) > 0 from pg_locks where relation = 'view_g1.site_apps'::regclass and not granted";
+        let held_up = async || lock.query_one(waits, &[]).await.ok()?.get::<_, bool>(0).then_some(());
+        eventually("a batch waits for the table", NOTICED_MAX, held_up).await?;
+        ends_at_the_second(&mut writer, Signal::SIGTERM, Signal::SIGINT).await
+    })
+    .await
+}
+
+async fn ends_at_the_second(service: &mut Service, first: Signal, second: Signal) -> Result<()> {
+    service.signal(first)?;
+    let draining = async || (!service.conditions().await.ok()?.get("accepting")?.holds).then_some(());
+    eventually("it drains", NOTICED_MAX, draining).await?;
+    ensure!(service.is_running(), "it has ended at the first");
+    let asked_at = Instant::now();
+    service.signal(second)?;
+    let (status, took) = (service.ended().await?, asked_at.elapsed());
+    ensure!(status.code() == Some(EXIT_CODE_UNFINISHED), "ended with {status}");
+    ensure!(took < STOP_MAX, "took {took:?}");
     Ok(())
 }
 
