@@ -77,6 +77,11 @@ impl Service {
         self.child.id()
     }
 
+    /// Where its admin port answers.
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
     /// Where its API answers. Panics for a service without one.
     pub fn url(&self) -> &str {
         self.url.as_deref().expect("only the reader has an API, and it was given a port")

@@ -14,6 +14,7 @@ use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaResult,
+    message::{BorrowedMessage, Headers as _},
 };
 
 use crate::{lag::Next, survey::onlooker};
@@ -27,6 +28,9 @@ const IN_HAND_MAX: usize = 100;
 /// A record that did not come for so long is not waited for: what is left there was removed, or its broker is away.
 const READ_MAX: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
+
+/// Header of a record in a retry topic: so many milliseconds after the broker has appended it, it is due (Greyhound's name).
+const BACKOFF: &str = "backOffTimeMs";
 
 /// Names and meaning: librdkafka, CONFIGURATION.md. One record is wanted, so hardly anything is fetched beyond it; a first
 /// batch comes whole, however large (KIP-74).
@@ -47,6 +51,7 @@ pub(crate) struct Ages {
 
 struct Told {
     next: Next,
+    due: Option<i64>,
     /// What was visible then ended here.
     end: i64,
 }
@@ -79,13 +84,13 @@ impl Ages {
             let came = match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     let next = message.timestamp().to_millis().map_or(Next::WithoutTimestamp, Next::At);
-                    Some(((message.topic().to_owned(), message.partition()), next))
+                    Some(((message.topic().to_owned(), message.partition()), next, due(&message)))
                 }
                 // An end, which does not say of which topic; or what the client recovers from by itself.
                 Some(Err(_)) | None => None,
             };
             match came {
-                Some((of, next)) => self.tell(&of, next)?,
+                Some((of, next, due)) => self.tell(&of, next, due)?,
                 None => self.see_ends()?,
             }
         }
@@ -94,6 +99,11 @@ impl Ages {
     /// What is at a place; `None` when nobody has looked yet.
     pub(crate) fn told(&self, place: &Place) -> Option<Next> {
         self.told.get(place).map(|told| told.next)
+    }
+
+    /// When the record at a place is due, Unix milliseconds, where it waits for an attempt.
+    pub(crate) fn due(&self, place: &Place) -> Option<i64> {
+        self.told.get(place)?.due
     }
 
     /// Begins to read as much as may be, one place of a partition at a time.
@@ -119,17 +129,17 @@ impl Ages {
             let of = (element.topic().to_owned(), element.partition());
             let Some(read) = self.in_hand.get(&of) else { continue };
             match element.offset() {
-                Offset::Offset(position) if position >= read.end => self.tell(&of, Next::Nothing)?,
-                _ if read.begun.elapsed() >= READ_MAX => self.tell(&of, Next::Unread)?,
+                Offset::Offset(position) if position >= read.end => self.tell(&of, Next::Nothing, None)?,
+                _ if read.begun.elapsed() >= READ_MAX => self.tell(&of, Next::Unread, None)?,
                 _ => {}
             }
         }
         Ok(())
     }
 
-    fn tell(&mut self, of: &TopicPartition, next: Next) -> KafkaResult<()> {
+    fn tell(&mut self, of: &TopicPartition, next: Next, due: Option<i64>) -> KafkaResult<()> {
         if let Some(read) = self.end(of)? {
-            self.told.insert((of.clone(), read.offset), Told { next, end: read.end });
+            self.told.insert((of.clone(), read.offset), Told { next, due, end: read.end });
         }
         Ok(())
     }
@@ -142,4 +152,10 @@ impl Ages {
         self.consumer.incremental_unassign(&list)?;
         Ok(Some(read))
     }
+}
+
+fn due(message: &BorrowedMessage<'_>) -> Option<i64> {
+    let backoff = message.headers()?.iter().filter(|header| header.key == BACKOFF).last()?.value?;
+    let backoff: i64 = std::str::from_utf8(backoff).ok()?.parse().ok()?;
+    message.timestamp().to_millis()?.checked_add(backoff)
 }

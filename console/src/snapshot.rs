@@ -121,6 +121,8 @@ pub struct RetryTopic {
     pub number: usize,
     /// Records that wait for their next attempt.
     pub waiting_records: i64,
+    /// When the first of them is due, RFC 3339; `None` when none waits, or it was not read (yet).
+    pub next_due_at: Option<String>,
 }
 
 /// A dead-letter topic.

@@ -1,5 +1,7 @@
 //! What the brokers tell when they are asked: groups and their offsets, the ends of logs, transactions that are open. Blocks.
 
+mod retries;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -19,7 +21,7 @@ use crate::{
     age::{Ages, Place},
     board::{Board, rfc3339},
     lag::{Cause, Facts, Next, Waiting, cause},
-    snapshot::{Group, OpenTransaction, PartitionLag, RetryTopic},
+    snapshot::{Group, OpenTransaction, PartitionLag},
 };
 
 /// How long the brokers may take for one answer.
@@ -82,8 +84,20 @@ pub(crate) struct Described {
     group: groups::Group,
     committed: BTreeMap<TopicPartition, i64>,
     unmoved: BTreeMap<TopicPartition, i64>,
+    /// Where the group will begin in those of its retry topics of which it has committed nothing yet.
+    begins: BTreeMap<TopicPartition, i64>,
     /// What stands at the offsets that are behind, where it was looked at.
     next: BTreeMap<TopicPartition, Next>,
+    /// When that is due, Unix milliseconds, where it waits for an attempt.
+    due: BTreeMap<TopicPartition, i64>,
+}
+
+impl Described {
+    /// Where the group goes on in each partition.
+    fn places(&self) -> impl Iterator<Item = Place> {
+        let all = self.committed.iter().chain(&self.begins);
+        all.map(|(of, offset)| (of.clone(), *offset))
+    }
 }
 
 impl Surveyor {
@@ -117,9 +131,11 @@ impl Surveyor {
                 unmoved.insert(of.clone(), since);
                 seen.insert(key, (*offset, since));
             }
-            survey.described.push(Described { group, committed: offsets, unmoved, next: BTreeMap::new() });
+            let (begins, next, due) = Default::default();
+            survey.described.push(Described { group, committed: offsets, unmoved, begins, next, due });
         }
         self.unmoved = seen;
+        self.ask_begins(&mut survey)?;
         self.look_at_next(&mut survey)?;
         Ok(survey)
     }
@@ -127,17 +143,18 @@ impl Surveyor {
     /// Looks at the next record of each group and partition that has one.
     fn look_at_next(&mut self, survey: &mut Survey) -> KafkaResult<()> {
         let places = |of: &Described| {
-            let place = |(of, offset): (&TopicPartition, &i64)| {
-                let (_, stable) = survey.ends.get(of).filter(|(_, stable)| stable > offset)?;
-                Some(((of.clone(), *offset), *stable))
+            let with_end = |place: Place| {
+                let (_, stable) = survey.ends.get(&place.0).filter(|(_, stable)| *stable > place.1)?;
+                Some((place, *stable))
             };
-            of.committed.iter().filter_map(place).collect::<Vec<(Place, i64)>>()
+            of.places().filter_map(with_end).collect::<Vec<(Place, i64)>>()
         };
         self.ages.look(&survey.described.iter().flat_map(places).collect())?;
         for described in &mut survey.described {
-            let told =
-                |(of, offset): (&TopicPartition, &i64)| Some((of.clone(), self.ages.told(&(of.clone(), *offset))?));
-            described.next = described.committed.iter().filter_map(told).collect();
+            let next = |place: Place| Some((self.ages.told(&place)?, place.0)).map(|(next, of)| (of, next));
+            let due = |place: Place| Some((self.ages.due(&place)?, place.0)).map(|(due, of)| (of, due));
+            described.next = described.places().filter_map(next).collect();
+            described.due = described.places().filter_map(due).collect();
         }
         Ok(())
     }
@@ -193,7 +210,8 @@ impl Survey {
     fn group(&self, described: &Described, board: &Board, now_ms: i64) -> Group {
         let group = &described.group;
         let assigned: BTreeSet<&TopicPartition> = group.members.iter().flat_map(|member| &member.partitions).collect();
-        let all: BTreeSet<&TopicPartition> = described.committed.keys().chain(assigned.iter().copied()).collect();
+        let known = described.committed.keys().chain(described.begins.keys());
+        let all: BTreeSet<&TopicPartition> = known.chain(assigned.iter().copied()).collect();
         let lag_of = |of: &TopicPartition| self.partition(described, of, assigned.contains(of), board, now_ms);
         let partitions: Vec<PartitionLag> = all.into_iter().filter_map(lag_of).collect();
         Group {
@@ -219,7 +237,8 @@ impl Survey {
     ) -> Option<PartitionLag> {
         let (high, stable) = *self.ends.get(of)?;
         let committed = described.committed.get(of).copied();
-        let lag = |end: i64| committed.map_or(0, |committed| (end - committed).max(0));
+        let goes_on = committed.or_else(|| described.begins.get(of).copied());
+        let lag = |end: i64| goes_on.map_or(0, |offset| (end - offset).max(0));
         let cause = cause(Facts {
             lag_records: lag(high),
             stable_lag_records: lag(stable),
@@ -227,7 +246,7 @@ impl Survey {
             has_member,
             held: board.held(&described.group.name, &of.0, of.1),
         });
-        let waiting = Waiting::of(committed, lag(high), lag(stable), described.next.get(of).copied());
+        let waiting = Waiting::of(goes_on, lag(high), lag(stable), described.next.get(of).copied());
         let unmoved = described.unmoved.get(of).filter(|_| cause != Cause::CaughtUp);
         Some(PartitionLag {
             topic: of.0.clone(),
@@ -243,26 +262,6 @@ impl Survey {
             unmoved_since: unmoved.map(|since| rfc3339(*since)),
         })
     }
-
-    /// Retry topics are told by their names: `<topic>-<group>-retry-<number>` of a topic and a group that are there.
-    pub(crate) fn retry_topics(&self, groups: &[Group]) -> Vec<RetryTopic> {
-        let of_group = |group: &Group| -> Vec<RetryTopic> {
-            let middle = format!("-{}-retry-", group.name);
-            let named = self.topics.keys().filter_map(|topic| {
-                let (source, number) = topic.split_once(&middle)?;
-                let lag = group.partitions.iter().filter(|partition| partition.topic == *topic);
-                Some(RetryTopic {
-                    topic: topic.clone(),
-                    source_topic: self.topics.contains_key(source).then(|| source.to_owned())?,
-                    group: group.name.clone(),
-                    number: number.parse().ok()?,
-                    waiting_records: lag.map(|partition| partition.lag_records).sum(),
-                })
-            });
-            named.collect()
-        };
-        groups.iter().flat_map(of_group).collect()
-    }
 }
 
 fn words(state: GroupState) -> &'static str {
@@ -276,20 +275,25 @@ fn words(state: GroupState) -> &'static str {
 
 /// Ends as this client sees them, by its isolation level; a partition that is not told is left out.
 pub(crate) fn ends(client: &BaseConsumer, all: &[TopicPartition]) -> KafkaResult<BTreeMap<TopicPartition, i64>> {
+    edges(client, all, Offset::End)
+}
+
+/// The same, or where logs begin.
+fn edges(client: &BaseConsumer, all: &[TopicPartition], edge: Offset) -> KafkaResult<BTreeMap<TopicPartition, i64>> {
     let mut asked = TopicPartitionList::with_capacity(all.len());
     for (topic, partition) in all {
-        // Kafka's ListOffsets takes a moment; -1 stands for the newest one (KIP-79). One request per broker.
-        asked.add_partition_offset(topic, *partition, Offset::End)?;
+        // Kafka's ListOffsets takes a moment; -1 stands for the end, -2 for the beginning (KIP-79). One request per broker.
+        asked.add_partition_offset(topic, *partition, edge)?;
     }
     if all.is_empty() {
         return Ok(BTreeMap::new());
     }
     let told = client.offsets_for_times(asked, ANSWER_MAX)?;
-    let end = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+    let offset = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
         Offset::Offset(offset) if element.error().is_ok() => {
             Some(((element.topic().to_owned(), element.partition()), offset))
         }
         _ => None,
     };
-    Ok(told.elements().iter().filter_map(end).collect())
+    Ok(told.elements().iter().filter_map(offset).collect())
 }

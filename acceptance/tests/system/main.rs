@@ -12,6 +12,7 @@ mod captures;
 mod changed_topics;
 mod changes;
 mod checker;
+mod console;
 mod freshness;
 mod frozen_writer;
 mod hostile_clients;

@@ -67,14 +67,16 @@ pub(super) fn retries(snapshot: &Snapshot) -> Markup {
                 html! { (of.source_topic) },
                 html! { (of.number) },
                 html! { (of.waiting_records) },
+                of.next_due_at.as_deref().map_or_else(|| html! {}, moment),
             ]
         })
         .collect();
+    let columns = ["Topic", "Group", "Of topic", "Number", "Waiting", "Next due"];
     html! {
         section #retries aria-labelledby="retries-title" {
             h2 #retries-title { "Retry topics" }
             @if rows.is_empty() { p { "None." } }
-            @else { (table("Records that wait for their next attempt", &["Topic", "Group", "Of topic", "Number", "Waiting"], &rows)) }
+            @else { (table("Records that wait for their next attempt", &columns, &rows)) }
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::stage::{Console, DEADLINE, Stage};
 
 /// Makes a token by the verb; gives it and its entry.
-async fn token(stage: &Stage, name: &str, role: &str) -> Result<(String, String)> {
+pub async fn token(stage: &Stage, name: &str, role: &str) -> Result<(String, String)> {
     let (printed, code) = stage.verb(&["token", "--name", name, "--role", role]).await?;
     ensure!(code == 0);
     let (token, entry) = printed.as_str().context("text")?.split_once("\n\n").context("a token and its entry")?;

@@ -42,6 +42,8 @@ async fn a_partition_is_tried_again_ignored_paused_and_resumed_by_name() -> Resu
     let member = stage.consume(blocks(), "bad")?;
     let console = stage.console(&[]).await?;
     until_blocked(&console, &stage.group, 0).await?;
+    let record = console.get(&format!("/v1/records/{}/0/0", stage.topic)).await?;
+    ensure!(record["headers"] == json!([["trace-id", "t-17"]]), "what it came with: {record}");
     for (verb, offset, expected) in [
         ("skip", Some(1), 409),
         ("unpark", Some(0), 409),

@@ -2,10 +2,13 @@
 
 mod access;
 mod browser;
+mod causes;
 mod commands;
 mod lags;
+mod parked;
 mod redrives;
 mod renewals;
+mod retries;
 mod stage;
 mod transactions;
 mod webdriver;

@@ -9,7 +9,7 @@ use crate::stage::Console;
 
 #[path = "../../../messaging/examples/renewals.rs"]
 #[expect(dead_code, reason = "its `main` is for the command line")]
-mod example;
+pub mod example;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_renewal_is_seen_and_skipped_and_the_consumer_goes_on() -> Result<()> {

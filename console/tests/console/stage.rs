@@ -4,6 +4,10 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,7 +26,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
-    message::OwnedMessage,
+    message::{Header, OwnedHeaders, OwnedMessage},
     producer::{FutureProducer, FutureRecord},
 };
 use reqwest::{Client, Response, StatusCode};
@@ -77,17 +81,24 @@ impl Stage {
         Ok(path)
     }
 
+    /// Puts a record there, with a header `trace-id`.
     pub async fn produce(&self, partition: i32, key: &str, value: &str) -> Result<()> {
         let producer: FutureProducer = self.client().create()?;
-        let record = FutureRecord::to(&self.topic).key(key).payload(value).partition(partition);
+        let headers = OwnedHeaders::new().insert(Header { key: "trace-id", value: Some("t-17") });
+        let record = FutureRecord::to(&self.topic).key(key).payload(value).partition(partition).headers(headers);
         producer.send(record, DEADLINE).await.map(drop).map_err(|(error, _)| error.into())
     }
 
     /// Starts a consumer that refuses values in which `refused` stands.
     pub fn consume(&self, retries: RetryConfig, refused: &'static str) -> Result<Member> {
+        self.consume_with(retries, Refusing(refused))
+    }
+
+    /// Starts a consumer with a handler of the test's own.
+    pub fn consume_with(&self, retries: RetryConfig, handler: impl RecordHandler) -> Result<Member> {
         let mut config = ConsumerConfig::new(self.settings(), &self.group, [(self.topic.clone(), retries)]);
         config.drain_max = Duration::from_secs(2);
-        let (stop, consumer) = (CancellationToken::new(), Consumer::new(config, Refusing(refused))?);
+        let (stop, consumer) = (CancellationToken::new(), Consumer::new(config, handler)?);
         let task = tokio::spawn(consumer.run(stop.clone()));
         Ok(Member { stop, task })
     }
@@ -105,7 +116,11 @@ impl Stage {
     }
 
     pub async fn committed_records(&self) -> Result<Vec<OwnedMessage>> {
-        let (config, topic) = (self.client(), self.topic.clone());
+        self.committed_records_of(&self.topic).await
+    }
+
+    pub async fn committed_records_of(&self, topic: &str) -> Result<Vec<OwnedMessage>> {
+        let (config, topic) = (self.client(), topic.to_owned());
         tokio::task::spawn_blocking(move || read_committed(config, &topic)).await?
     }
 
@@ -116,7 +131,7 @@ impl Stage {
     /// Runs a verb; gives its JSON and its exit code.
     pub async fn verb(&self, args: &[&str]) -> Result<(Value, i32)> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_console"));
-        command.args(["--bootstrap-servers", &self.servers, "--json", "--only-groups", &self.group]).args(args);
+        command.args(["--kafka-bootstrap-servers", &self.servers, "--json", "--only-groups", &self.group]).args(args);
         let output = tokio::task::spawn_blocking(move || command.output()).await??;
         let text = String::from_utf8_lossy(&output.stdout);
         let json = serde_json::from_str(text.trim()).unwrap_or_else(|_| json!(text.trim()));
@@ -136,6 +151,19 @@ pub struct Buried {
 }
 
 impl Buried {
+    /// One of the first partition, of a provider that was away.
+    pub fn of(offset: i64, key: &str, value: &str) -> Self {
+        Self {
+            partition: 0,
+            offset,
+            key: key.to_owned(),
+            value: value.to_owned(),
+            reason: "provider-away".to_owned(),
+            message: "nobody answers".to_owned(),
+            redrive_count: None,
+        }
+    }
+
     fn letter(&self) -> Letter<'_> {
         let count = self.redrive_count.as_ref().map(|count| (&b"dlq-redrive-count"[..], Some(count.as_bytes())));
         Letter {
@@ -148,6 +176,43 @@ impl Buried {
             reason: &self.reason,
             message: &self.message,
         }
+    }
+}
+
+/// A service that is broken until it is mended, and whoever asks it.
+#[derive(Clone, Default)]
+pub struct Mended {
+    is_mended: Arc<AtomicBool>,
+    refused: Arc<AtomicU32>,
+    handled: Arc<Mutex<Vec<String>>>,
+}
+
+impl Mended {
+    pub fn mend(&self, is_mended: bool) {
+        self.is_mended.store(is_mended, Ordering::SeqCst);
+    }
+
+    /// How often it was asked in vain.
+    pub fn refused(&self) -> u32 {
+        self.refused.load(Ordering::SeqCst)
+    }
+
+    /// Values, in the order in which they were handled.
+    pub fn handled(&self) -> Vec<String> {
+        self.handled.lock().expect("no panic holds it").clone()
+    }
+}
+
+/// Refuses values in which `bad` stands, until it is mended.
+impl RecordHandler for Mended {
+    async fn handle(&self, record: &Record) -> Result<(), HandleError> {
+        let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
+        if value.contains("bad") && !self.is_mended.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(HandleError::new("provider-away", format!("nobody takes {value}")));
+        }
+        self.handled.lock().expect("no panic holds it").push(value);
+        Ok(())
     }
 }
 
@@ -187,7 +252,7 @@ impl Console {
     pub async fn start(servers: &str, args: &[&str]) -> Result<Self> {
         let (port, admin) = (devstack::free_port()?, devstack::free_port()?);
         let mut command = Command::new(env!("CARGO_BIN_EXE_console"));
-        command.args(["--bootstrap-servers", servers, "--survey-interval", "200ms", "--log", "warn"]);
+        command.args(["--kafka-bootstrap-servers", servers, "--survey-interval", "200ms", "--rust-log", "warn"]);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin}")]);
         let child = command.args(args).stdin(Stdio::null()).spawn().context("console")?;
         let console = Self { child, url: format!("http://127.0.0.1:{port}"), http: Client::new() };

@@ -18,6 +18,7 @@ use crate::stage::DEADLINE;
 
 pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
+const CONTROL: &str = "\u{e009}";
 
 /// A browser may take so long to end.
 const END_MAX: Duration = Duration::from_secs(10);
@@ -88,6 +89,15 @@ impl Browser {
         let press = |key: char| [json!({"type": "keyDown", "value": key}), json!({"type": "keyUp", "value": key})];
         let all: Vec<Value> = keys.chars().flat_map(press).collect();
         self.post("/actions", &json!({"actions": [{"type": "key", "id": "keyboard", "actions": all}]})).await.map(drop)
+    }
+
+    /// Puts a text in the place of what the focused field holds, by the keyboard.
+    pub async fn replace_by(&self, text: &str) -> Result<()> {
+        let key = |kind: &str, value: &str| json!({"type": kind, "value": value});
+        let select = [key("keyDown", CONTROL), key("keyDown", "a"), key("keyUp", "a"), key("keyUp", CONTROL)];
+        let actions = json!({"actions": [{"type": "key", "id": "keyboard", "actions": select}]});
+        self.post("/actions", &actions).await?;
+        self.keys(text).await
     }
 
     /// Moves the focus by the tab key until it is on the element of this id.
