@@ -1,7 +1,8 @@
 //! Events in transactions: payment completed → checkout completed → delivery, inventory, invoices.
 //!
 //! Each arrow is a service that consumes and produces in one Kafka transaction. They run as processes of their own and are killed
-//! at random; in the end each order has exactly one checkout, one delivery and one invoice, and the stock is right to the piece.
+//! at random, and a guest joins and leaves meanwhile; in the end each order has exactly one checkout, one delivery and one invoice,
+//! with what was ordered and to the cent, and the stock is right to the piece.
 //!
 //! `cargo run -p messaging --release --example checkout -- --orders 1000 --kills 5`
 
@@ -9,7 +10,10 @@
 
 mod stage;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
@@ -17,7 +21,6 @@ use devstack::eventually;
 use messaging::transaction::{self, HandlerError, Output, Record, TransactionConfig};
 use serde::{Deserialize, Serialize};
 use stage::{Broker, Crew};
-use tokio_util::sync::CancellationToken;
 
 /// Until all is done, on a busy machine.
 const DONE_MAX: Duration = Duration::from_secs(1500);
@@ -44,7 +47,7 @@ struct Arguments {
     run: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Order {
     order_id: u32,
     amount_cents: u64,
@@ -69,7 +72,7 @@ async fn main() -> Result<()> {
 
 /// One service: a pure function from records to records, under a loop that does the rest.
 async fn serve(arguments: &Arguments, service: &str) -> Result<()> {
-    stage::end_with_parent();
+    let shutdown = stage::member();
     let broker = Broker::at(arguments.kafka.clone())?;
     let topic = |name: &str| format!("{}.{name}", arguments.run);
     let (input, output) = match service {
@@ -90,7 +93,7 @@ async fn serve(arguments: &Arguments, service: &str) -> Result<()> {
         let outputs = records.iter().map(|record| outputs_of(&service, &output, record));
         Ok(outputs.collect::<Result<Vec<_>, HandlerError>>()?.into_iter().flatten().collect())
     };
-    Ok(transaction::run(&broker.settings(), config, handler, CancellationToken::new()).await?)
+    Ok(transaction::run(&broker.settings(), config, handler, shutdown).await?)
 }
 
 fn outputs_of(service: &str, topic: &str, record: &Record) -> Result<Vec<Output>, HandlerError> {
@@ -124,7 +127,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         given.flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]).collect()
     };
     let mut crew = Crew::start(&arguments.run, services.map(of_member))?;
-    let (mut kills, mut ended) = (0, 0);
+    let (mut kills, mut ended, mut left) = (0, 0, None);
     let logs = crew.folder().display().to_string();
     let all_done = eventually("every order is checked out, delivered, reserved and invoiced", DONE_MAX, async || {
         ended += crew.supervise().ok()?;
@@ -133,6 +136,11 @@ async fn run(arguments: &Arguments) -> Result<()> {
         if kills < arguments.kills && checkouts.0 >= due.min(checkouts.1 - 1) {
             crew.kill_any().ok()?;
             kills += 1;
+            match kills {
+                1 => crew.join(of_member("checkout/guest")).ok()?,
+                last if last == arguments.kills => left = Some(crew.leave().await),
+                _ => {}
+            }
         }
         if checkouts.0 < checkouts.1 || kills < arguments.kills {
             return None;
@@ -146,6 +154,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
     all_done.await.with_context(|| format!("logs in {logs}"))?;
     drop(crew);
     println!("{kills} processes were killed, {ended} ended by themselves and were started anew");
+    if let Some(left) = left {
+        left.with_context(|| format!("logs in {logs}"))?;
+        println!("a guest joined and left");
+    }
     check(arguments, &broker).with_context(|| format!("logs in {logs}"))
 }
 
@@ -153,13 +165,19 @@ async fn run(arguments: &Arguments) -> Result<()> {
 fn check(arguments: &Arguments, broker: &Broker) -> Result<()> {
     let read = |name: &str| broker.read(&format!("{}.{name}", arguments.run));
     for name in ["checkout.completed", "delivery.requested", "invoice.issued"] {
-        let mut times = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         for record in read(name)? {
-            *times.entry(record.key.parse::<u32>()?).or_insert(0) += 1;
+            let (order_id, value) = (record.key.parse::<u32>()?, record.value.context("a value")?);
+            ensure!(seen.insert(order_id), "{name}: order {order_id} stands twice");
+            let sample = Order::sample(order_id);
+            let is_right = match name {
+                "invoice.issued" => value.parse::<u64>()? == sample.amount_cents,
+                _ => serde_json::from_str::<Order>(&value)? == sample,
+            };
+            ensure!(is_right, "{name}: {value} instead of {sample:?}");
         }
-        ensure!(times.len() == arguments.orders as usize, "{name}: {} orders", times.len());
-        let wrong = times.iter().find(|(_, times)| **times != 1);
-        ensure!(wrong.is_none(), "{name}: order and times {wrong:?}");
+        let all = (0..arguments.orders).collect::<BTreeSet<u32>>();
+        ensure!(seen == all, "{name}: {} of {} orders", seen.len(), all.len());
     }
     let (mut reserved, mut wanted) = (BTreeMap::<String, u32>::new(), BTreeMap::<String, u32>::new());
     for record in read("stock.reserved")? {

@@ -1,7 +1,8 @@
 //! Events aggregation: the finished jobs of an import are counted, and its completion is told once.
 //!
 //! Importers send a command per finished job, sometimes twice. Instances of an `AtomicKvStore` share the imports and are killed at
-//! random. In the end each import has every job in its value, is completed exactly once, and its browser was told.
+//! random, and a guest joins and leaves meanwhile. In the end each import has exactly its jobs in its value, is completed exactly
+//! once, and its browser was told of the value that completed it.
 //!
 //! `cargo run -p messaging --release --example import_progress -- --imports 20 --jobs 100 --kills 5`
 
@@ -25,7 +26,6 @@ use messaging::{
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde::{Deserialize, Serialize};
 use stage::{Broker, Crew};
-use tokio_util::sync::CancellationToken;
 
 /// Until all is done, on a busy machine.
 const DONE_MAX: Duration = Duration::from_secs(1500);
@@ -62,7 +62,7 @@ enum Command {
 }
 
 /// The value of an import: a set, since a command that comes twice must not count twice.
-#[derive(Default, Clone, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 struct Progress {
     jobs: u32,
     /// One bit per job.
@@ -71,6 +71,15 @@ struct Progress {
 }
 
 impl Progress {
+    /// What is to come of an import: exactly these jobs.
+    fn complete(jobs: u32) -> Self {
+        let done = (0..jobs.div_ceil(64)).map(|word| match jobs - word * 64 {
+            64.. => u64::MAX,
+            rest => (1 << rest) - 1,
+        });
+        Self { jobs, done: done.collect(), jobs_done: jobs }
+    }
+
     /// Whether it was not done yet.
     fn finish(&mut self, job: u32) -> bool {
         let (word, bit) = ((job / 64) as usize, 1 << (job % 64));
@@ -129,7 +138,7 @@ fn config(arguments: &Arguments, member: &str) -> AtomicKvStoreConfig {
 
 /// One instance: applies commands, and tells browsers what is complete.
 async fn serve(arguments: &Arguments, member: &str) -> Result<()> {
-    stage::end_with_parent();
+    let shutdown = stage::member();
     let (broker, run) = (Broker::at(arguments.kafka.clone())?, arguments.run.clone());
     let store = AtomicKvStore::<Progress>::start(&broker.settings(), config(arguments, member))?;
     let completed = format!("{run}.import.completed");
@@ -146,11 +155,10 @@ async fn serve(arguments: &Arguments, member: &str) -> Result<()> {
             browser.send(record, TELL_MAX).await.map(drop).map_err(|(error, _)| error)
         }
     };
-    let shutdown = CancellationToken::new();
-    tokio::select! {
-        ended = store.run(apply, shutdown.clone()) => ended?,
-        ended = store.follow_updates(tell, shutdown) => ended?,
-    }
+    // Both end when it is asked to leave; either may end the process.
+    let applying = async { store.run(apply, shutdown.clone()).await.context("applying") };
+    let telling = async { store.follow_updates(tell, shutdown.clone()).await.context("telling") };
+    tokio::try_join!(applying, telling)?;
     Ok(())
 }
 
@@ -165,15 +173,14 @@ async fn run(arguments: &Arguments) -> Result<()> {
     broker.produce(&topic("import.progress.commands"), commands(arguments))?;
     println!("{} imports of {} jobs are reported", arguments.imports, arguments.jobs);
 
-    let member = |number: u32| {
-        let number = number.to_string();
-        let given = [("--kafka", broker.address.as_str()), ("--run", &arguments.run), ("--member", &number)];
+    let member = |name: &str| {
+        let given = [("--kafka", broker.address.as_str()), ("--run", &arguments.run), ("--member", name)];
         given.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]).collect()
     };
-    let mut crew = Crew::start(&arguments.run, (0..3).map(member))?;
+    let mut crew = Crew::start(&arguments.run, ["0", "1", "2"].map(member))?;
     // Any process may ask, also one that applies nothing.
     let queries = AtomicKvStore::<Progress>::start(&broker.settings(), config(arguments, "queries"))?;
-    let (mut kills, mut ended) = (0, 0);
+    let (mut kills, mut ended, mut left) = (0, 0, None);
     let logs = crew.folder().display().to_string();
     let all_done = eventually("every import is complete, and told", DONE_MAX, async || {
         ended += crew.supervise().ok()?;
@@ -183,6 +190,11 @@ async fn run(arguments: &Arguments) -> Result<()> {
         if kills < arguments.kills && consumed >= due.min(all - 1) {
             crew.kill_any().ok()?;
             kills += 1;
+            match kills {
+                1 => crew.join(member("guest")).ok()?,
+                last if last == arguments.kills => left = Some(crew.leave().await),
+                _ => {}
+            }
         }
         let complete = queries.store().scan("").iter().filter(|(_, progress)| progress.is_complete()).count();
         if consumed < all || kills < arguments.kills || complete < arguments.imports as usize {
@@ -195,6 +207,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
     all_done.await.with_context(|| format!("logs in {logs}"))?;
     drop(crew);
     println!("{kills} instances were killed, {ended} ended by themselves and were started anew");
+    if let Some(left) = left {
+        left.with_context(|| format!("logs in {logs}"))?;
+        println!("a guest joined and left");
+    }
     check(arguments, &broker, &queries).await.with_context(|| format!("logs in {logs}"))
 }
 
@@ -217,21 +233,33 @@ async fn check(arguments: &Arguments, broker: &Broker, queries: &AtomicKvStore<P
     let completed = broker.read(&format!("{}.import.completed", arguments.run))?;
     let keys: BTreeSet<&str> = completed.iter().map(|record| record.key.as_str()).collect();
     ensure!(completed.len() == imports && keys.len() == imports, "{} completions of {}", completed.len(), keys.len());
+    let jobs = arguments.jobs.to_string();
+    let are_right = completed.iter().all(|record| record.value.as_ref() == Some(&jobs));
+    ensure!(are_right, "completed with {jobs}: {completed:?}");
     let store = queries.store();
     store.caught_up().await?;
     for import in 0..arguments.imports {
         let progress = store.get(format!("import-{import}")).context("every import has a value")?;
-        ensure!(progress.is_complete(), "import {import} has {} jobs", progress.jobs_done);
+        ensure!(*progress == Progress::complete(arguments.jobs), "import {import}: {progress:?}");
     }
     // Each value was made from the one before: no step is missing, none is taken twice.
     let mut steps: BTreeMap<String, u32> = BTreeMap::new();
-    for record in broker.read(&format!("{}.import.progress", arguments.run))? {
+    let (topic, mut completing) = (format!("{}.import.progress", arguments.run), BTreeSet::new());
+    for record in broker.read(&topic)? {
+        let id = format!("{topic}-{}-{}", record.partition, record.offset);
         let progress: Progress = serde_json::from_str(&record.value.context("no import is removed")?)?;
         let step = steps.entry(record.key.clone()).or_insert(progress.jobs_done);
         let follows = progress.jobs_done == *step || progress.jobs_done == *step + 1;
         ensure!(follows, "{}: {} jobs after {step}", record.key, progress.jobs_done);
         *step = progress.jobs_done;
+        if progress.is_complete() {
+            completing.insert((record.key, Some(id)));
+        }
     }
+    // Told at least once, so as a set: of each import the value that completed it, and nothing else.
+    let told = broker.read(&format!("{}.notifications", arguments.run))?;
+    let told: BTreeSet<_> = told.into_iter().map(|told| (told.key, told.value)).collect();
+    ensure!(told == completing, "told {told:?} instead of {completing:?}");
     println!("each of {imports} imports has its {} jobs, completed once and told", arguments.jobs);
     Ok(())
 }

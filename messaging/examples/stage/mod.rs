@@ -7,14 +7,14 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::Read as _,
+    io::{Read as _, Write as _},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use devstack::Part;
+use devstack::{Part, eventually};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -23,6 +23,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
+use tokio_util::sync::CancellationToken;
 
 /// How long the broker may take for one answer; the machine may be busy.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -204,6 +205,27 @@ impl Crew {
         Ok(ended)
     }
 
+    /// One more process joins.
+    pub fn join(&mut self, arguments: Vec<String>) -> Result<()> {
+        let child = self.spawn(&arguments)?;
+        self.members.push(Member { arguments, child });
+        Ok(())
+    }
+
+    /// The one that joined last finishes what it has in hand, leaves and ends.
+    pub async fn leave(&mut self) -> Result<()> {
+        let mut guest = self.members.pop().context("a process that has joined")?.child;
+        guest.stdin.as_mut().context("its standard input")?.write_all(b"leave\n")?;
+        let ended = async || guest.try_wait().transpose();
+        let ended = eventually("a guest leaves", ANSWER_MAX * 2, ended).await;
+        // Whatever it does: it does not outlive this run.
+        let _ = guest.kill();
+        let _ = guest.wait();
+        let status = ended??;
+        ensure!(status.success(), "a guest ended with {status}");
+        Ok(())
+    }
+
     /// Where the logs are.
     pub fn folder(&self) -> &std::path::Path {
         &self.folder
@@ -213,7 +235,7 @@ impl Crew {
         let log = self.folder.join(format!("{}.log", arguments.join("-").replace(['/', ':'], "_")));
         let log = File::options().create(true).append(true).open(log)?;
         let mut command = Command::new(&self.program);
-        // The pipe's end tells the child that this process is gone; see `end_with_parent`.
+        // The pipe's end tells the child that this process is gone; see `member`.
         command.args(arguments).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| self.program.display().to_string())
     }
@@ -228,11 +250,18 @@ impl Drop for Crew {
     }
 }
 
-/// For a member: logs to standard error, and ends when the process that started it has ended.
-pub fn end_with_parent() {
+/// For a member: logs to standard error, ends when the process that started it has ended, and gives what says when it is asked
+/// to leave.
+pub fn member() -> CancellationToken {
     tracing_subscriber::fmt().with_env_filter("info").with_writer(std::io::stderr).with_ansi(false).init();
-    std::thread::spawn(|| {
+    let asked = CancellationToken::new();
+    let asks = asked.clone();
+    std::thread::spawn(move || {
+        if std::io::stdin().read(&mut [0; 16]).is_ok_and(|read| read > 0) {
+            asks.cancel();
+        }
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(1);
     });
+    asked
 }

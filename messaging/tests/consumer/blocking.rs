@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 use messaging::{
-    blocking::{BlockingState, Command, Verb},
+    blocking::{BlockingState, Command, PartitionState, Verb},
     retry::{Exhausted, RetryConfig},
 };
+use rdkafka::Offset;
 
 use crate::stage::{Answer, Stage};
 
@@ -94,6 +95,38 @@ async fn ignoring_from_a_record_on_survives_a_restart_and_ends_by_its_name() -> 
     stage.until_ordinary(0).await?;
     stage.produce(&["0:d"]).await?;
     stage.until_blocked(0, 3).await?;
+    member.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_being_left_out_still_is_after_a_restart() -> Result<()> {
+    let stage = Stage::new(2).await?;
+    // The dead letters take nothing for now, so that it stays on its way there.
+    stage.create_with(&stage.dead_letter_topic(), "max.message.bytes", "1").await?;
+    stage.world.answer("0:a", Answer::Fails("bad"));
+    stage.produce(&["0:a", "0:b"]).await?;
+    let member = stage.start(stage.config(blocks()))?;
+    stage.until_blocked(0, 0).await?;
+    stage.command(Verb::Skip, 0, 0).await?;
+    let leaves_out =
+        |state: &Option<PartitionState>| state.as_ref().is_some_and(|state| state.state == BlockingState::IgnoringOnce);
+    stage.until_state("it is being left out", 0, leaves_out).await?;
+    member.stop().await?;
+
+    let member = stage.start(stage.config(blocks()))?;
+    stage.produce(&["1:c"]).await?;
+    assert_eq!(stage.world.until_done(1).await?, ["1:c"], "a later record of its key waits for the letter");
+    let kept = stage.state(0).await?.expect("kept");
+    assert_eq!((kept.state, &kept.ignoring_once[&0][..]), (BlockingState::IgnoringOnce, "a tester: because"));
+    let committed = stage.committed(0).await?;
+    assert!(matches!(committed, Offset::Invalid | Offset::Offset(0)), "it is not done: {committed:?}");
+    stage.set(&stage.dead_letter_topic(), "max.message.bytes", "1000000").await?;
+    let letters = stage.until_dead(1).await?;
+    assert_eq!((letters[0].0.as_str(), letters[0].1["dlq-reason"].as_str()), ("0:a", "skipped"));
+    assert_eq!(stage.world.until_done(2).await?, ["1:c", "0:b"]);
+    stage.until_ordinary(0).await?;
+    stage.until_committed(0, 2).await?;
+    assert_eq!((stage.dead_letters().await?.len(), stage.world.attempts("0:a").len()), (1, 1));
     member.stop().await
 }
 

@@ -1,4 +1,4 @@
-//! The worked example, run as a person would run it, and what must have come of it.
+//! The worked example, run as a person would run it, and what must have come of it; and the service that the page shows.
 
 use anyhow::{Context as _, Result};
 use devstack::Part;
@@ -27,4 +27,11 @@ async fn renewals_are_charged_once_in_order_and_a_bad_one_is_skipped() -> Result
     assert_eq!(outcome.charged.len(), 12);
     assert!(outcome.stood_at.1 > 0, "months of bob's come before it: {outcome:?}");
     Ok(())
+}
+
+#[test]
+fn the_page_of_the_patterns_shows_the_service_as_it_is() {
+    let (page, service) = (include_str!("../../../docs/patterns.md"), include_str!("../../examples/service.rs"));
+    assert!(page.contains(&format!("```rust,ignore\n{service}```\n")), "docs/patterns.md shows another one");
+    assert!(service.lines().count() <= 80, "a small service");
 }

@@ -2,6 +2,8 @@
 
 mod blocking;
 mod examples;
+mod input;
+mod log;
 mod order;
 mod parking;
 mod rebalances;

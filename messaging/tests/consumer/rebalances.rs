@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Result;
 use messaging::{
-    blocking::Verb,
+    blocking::{BlockingState, PartitionState, Verb},
     consumer::ConsumerConfig,
     retry::{Exhausted, RetryConfig},
 };
@@ -103,6 +103,43 @@ async fn what_holds_a_partition_moves_with_it() -> Result<()> {
     assert_eq!(done, ["0:a".to_owned(), "1:b".to_owned()].into());
     assert_eq!(stage.until_dead(2).await?.len(), 2);
     assert_eq!((stage.world.attempts("0:bad").len(), stage.world.attempts("1:bad").len()), (1, 1));
+    second.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ignored_and_what_is_parked_move_with_their_partitions() -> Result<()> {
+    let ignores = Stage::new(1).await?;
+    let parks = ignores.beside(1).await?;
+    let config = || {
+        let mut config = ignores.config(RetryConfig::empty().exhausted(Exhausted::Block));
+        config.topics.insert(parks.topic.clone(), RetryConfig::empty().exhausted(Exhausted::ParkKey));
+        config
+    };
+    let world = &ignores.world;
+    ["0:i1", "0:i2", "a:p1"].iter().for_each(|value| world.answer(value, Answer::Fails("bad")));
+    ignores.produce(&["0:i1"]).await?;
+    parks.produce(&["a:p1", "a:p2"]).await?;
+    let first = ignores.start(config())?;
+    ignores.until_blocked(0, 0).await?;
+    ignores.command(Verb::Ignore, 0, 0).await?;
+    ignores.until_dead(1).await?;
+    let is_parked = |state: &Option<PartitionState>| state.as_ref().is_some_and(|state| state.parked.contains_key(&0));
+    parks.until_state("the key is parked", 0, is_parked).await?;
+    let second = ignores.start(config())?;
+    first.stop().await?;
+
+    ignores.produce(&["0:i2", "0:i3"]).await?;
+    parks.produce(&["a:p3", "b:p4"]).await?;
+    let done: BTreeSet<String> = world.until_done(2).await?.into_iter().collect();
+    assert_eq!(done, ["0:i3".to_owned(), "b:p4".to_owned()].into(), "the parked key waits, nothing stands");
+    let letters = ignores.until_dead(2).await?;
+    let letters: Vec<_> = letters.iter().map(|(value, headers)| (&value[..], &headers["dlq-reason"][..])).collect();
+    assert_eq!(letters, [("0:i1", "skipped"), ("0:i2", "ignored")]);
+    assert_eq!(ignores.state(0).await?.map(|state| state.state), Some(BlockingState::IgnoringAll));
+    world.answer("a:p1", Answer::Handled);
+    parks.command(Verb::Unpark, 0, 0).await?;
+    assert_eq!(world.until_done(5).await?[2..], ["a:p1", "a:p2", "a:p3"]);
+    assert_eq!((world.attempts("0:i1").len(), world.attempts("a:p1").len()), (1, 2), "none was tried for the move");
     second.stop().await
 }
 

@@ -52,6 +52,25 @@ async fn finite_blocking_retries_keep_the_order_and_end_as_a_dead_letter() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn finite_blocking_retries_are_counted_over_a_restart() -> Result<()> {
+    let stage = Stage::new(1).await?;
+    stage.world.answer("a:0", Answer::Fails("away"));
+    stage.produce(&["a:0", "a:1"]).await?;
+    let config = || stage.config(RetryConfig::finite_blocking_retry([50 * MS, 2000 * MS, 50 * MS, 50 * MS]));
+    let member = stage.start(config())?;
+    stage.world.until_attempted("a:0", 2).await?;
+    member.stop().await?;
+    let before = stage.state(0).await?.expect("held").blocked[&0].attempts as usize;
+    assert_eq!(before, stage.world.attempts("a:0").len(), "what was attempted is kept");
+
+    let member = stage.start(config())?;
+    assert_eq!(stage.until_dead(1).await?[0].0, "a:0");
+    assert_eq!(stage.world.attempts("a:0").len(), 5, "the first attempt and four retries, in both lives together");
+    assert_eq!(stage.world.until_done(1).await?, ["a:1"]);
+    member.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn exponential_and_infinite_retries_end_when_the_world_is_well_also_over_a_restart() -> Result<()> {
     for retries in [
         RetryConfig::exponential_backoff_blocking_retry(50 * MS, 2.0, 400 * MS, None),
@@ -121,6 +140,32 @@ async fn non_blocking_retries_go_by_retry_topics_and_are_never_early_also_over_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn retry_topics_are_made_like_their_source_and_outlast_the_longest_delay() -> Result<()> {
+    let stage = Stage::new(3).await?;
+    stage.set(&stage.topic, "max.message.bytes", "2000000").await?;
+    let longest = Duration::from_secs(90 * 86_400);
+    stage.produce(&["2:a"]).await?;
+    let member = stage.start(stage.config(RetryConfig::non_blocking_retry([MS, longest])))?;
+    stage.world.until_done(1).await?;
+    let source = stage.replicas(&stage.topic).await?;
+    assert_eq!(source.len(), 3);
+    for number in 0..2 {
+        let topic = retry_topic(&stage.topic, &stage.group, number);
+        assert_eq!(stage.replicas(&topic).await?, source, "partitions and their replicas");
+        for (name, value) in [
+            ("message.timestamp.type", "LogAppendTime"),
+            ("cleanup.policy", "delete"),
+            ("max.message.bytes", "2000000"),
+        ] {
+            assert_eq!(stage.setting(&topic, name).await?, value, "{name}");
+        }
+        let retention_ms: u128 = stage.setting(&topic, "retention.ms").await?.parse()?;
+        assert!(retention_ms > longest.as_millis(), "{retention_ms}");
+    }
+    member.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn blocking_retries_come_before_retry_topics_where_both_are_asked_for() -> Result<()> {
     let stage = Stage::new(1).await?;
     stage.world.answer("a:0", Answer::Fails("away"));
@@ -165,13 +210,18 @@ async fn the_brake_stops_a_partition_instead_of_emptying_it_into_the_dead_letter
     values.iter().for_each(|value| stage.world.answer(value, Answer::Fails("deploy")));
     stage.produce(&values.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let brake = BrakeLimits { percent_max: 100, window_records: 100, run_records: 3 };
-    let member = stage.start(ConsumerConfig { brake, ..stage.config(RetryConfig::empty()) })?;
+    let config = || ConsumerConfig { brake, ..stage.config(RetryConfig::empty()) };
+    let member = stage.start(config())?;
     let state = stage.until_blocked(0, 2).await?;
     assert_eq!(state.blocked[&2].class, "braked");
     assert_eq!(stage.dead_letters().await?.len(), 2);
+    member.stop().await?;
+    let member = stage.start(config())?;
     // The deployment is rolled back.
     values.iter().for_each(|value| stage.world.answer(value, Answer::Handled));
     stage.command(messaging::blocking::Verb::Unblock, 0, 2).await?;
     assert_eq!(stage.world.until_done(4).await?, values[2..]);
+    assert_eq!(stage.world.attempts(&values[2]).len(), 2, "a restart has not released it");
+    assert_eq!(stage.dead_letters().await?.len(), 2);
     member.stop().await
 }

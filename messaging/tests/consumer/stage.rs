@@ -196,6 +196,12 @@ impl Stage {
         Ok(Self { producer: config.create()?, servers, topic, group, world: Arc::default() })
     }
 
+    /// Another topic of the same group, in the same world.
+    pub async fn beside(&self, partitions: i32) -> Result<Self> {
+        let (group, world) = (self.group.clone(), Arc::clone(&self.world));
+        Ok(Self { group, world, ..Self::new(partitions).await? })
+    }
+
     /// Produces values; `k:v` has key `k`, and goes to the partition of that number if it is one.
     pub async fn produce(&self, values: &[&str]) -> Result<()> {
         for value in values {
@@ -298,10 +304,14 @@ impl Stage {
         all.iter().map(|message| Ok(serde_json::from_slice(message.payload().context("a value")?)?)).collect()
     }
 
+    pub fn dead_letter_topic(&self) -> String {
+        format!("{}-{}-dlq", self.topic, self.group)
+    }
+
     /// The dead letters: value and headers.
     pub async fn dead_letters(&self) -> Result<Vec<(String, BTreeMap<String, String>)>> {
-        let topic = format!("{}-{}-dlq", self.topic, self.group);
-        Ok(self.read(&topic).await?.iter().map(|letter| (text(letter.payload()), headers(letter))).collect())
+        let letters = self.read(&self.dead_letter_topic()).await?;
+        Ok(letters.iter().map(|letter| (text(letter.payload()), headers(letter))).collect())
     }
 
     pub async fn until_dead(&self, count: usize) -> Result<Vec<(String, BTreeMap<String, String>)>> {
@@ -365,7 +375,7 @@ fn read(servers: &str, topic: &str) -> Result<Vec<OwnedMessage>> {
     Ok(messages)
 }
 
-fn client(servers: &str) -> ClientConfig {
+pub fn client(servers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers).set("log_level", "0");
     config

@@ -1,14 +1,23 @@
 //! Commands to values: one after another, exactly once, across owners.
 
-use std::time::Duration;
+use std::{
+    result::Result as Outcome,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SendError, Sender, channel},
+    },
+    time::Duration,
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use devstack::eventually;
 use messaging::{
     AtomicKvStore, AtomicKvStoreConfig,
     atomic_kv_store::{Decision, StoredUpdate},
-    transaction::Record,
+    transaction::{self, Output, Record, TransactionConfig},
 };
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +80,69 @@ async fn commands_of_a_key_are_applied_one_after_another_across_owners() -> Resu
     let (leaves, running) = owner.context("an owner")?;
     leaves.cancel();
     timeout(DEADLINE, running).await???;
+    Ok(())
+}
+
+/// A list whose first one to be read, in the whole process, waits until it may go on.
+struct Slow(Vec<u32>);
+
+static GATE: Mutex<Option<(Sender<()>, Receiver<()>)>> = Mutex::new(None);
+
+impl Serialize for Slow {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Outcome<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Slow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Outcome<Self, D::Error> {
+        if let Some((reached, goes_on)) = GATE.lock().map_err(D::Error::custom)?.take() {
+            reached.send(()).and_then(|()| goes_on.recv().map_err(|_| SendError(()))).map_err(D::Error::custom)?;
+        }
+        Vec::deserialize(deserializer).map(Self)
+    }
+}
+
+/// A new owner has its partition before its store has what lies there, and does not work until it has.
+#[tokio::test]
+async fn an_owner_applies_nothing_before_the_state_of_its_partition_is_loaded() -> Result<()> {
+    let broker = broker()?;
+    let run = topics(&broker, 1).await?;
+    let commands = format!("{run}.commands");
+    write(&broker, &format!("{run}.store"), 0, &[("a", Some("[1,2,3]"))])?;
+    write(&broker, &commands, 0, &[("a", Some("4"))])?;
+    let (reached, first) = channel();
+    let (go_on, goes_on) = channel();
+    *GATE.lock().map_err(|error| anyhow!("{error}"))? = Some((reached, goes_on));
+    let store = AtomicKvStore::<Slow>::start(&broker.settings(), config(&run, "0"))?;
+    let (shutdown, applied) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&applied);
+    let apply = move |command: &Record, value: Option<&Slow>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let number = command.value.as_deref().and_then(|text| serde_json::from_slice(text).ok());
+        Decision::put(Slow(value.into_iter().flat_map(|value| value.0.clone()).chain(number).collect()))
+    };
+    let running = tokio::spawn(store.run(apply, shutdown.clone()));
+    tokio::task::spawn_blocking(move || first.recv_timeout(DEADLINE)).await??;
+    let is_member = async || crate::transactions::has_members(&broker, &run, 1);
+    eventually("it has joined the group", DEADLINE, is_member).await?;
+    // A loop that loads nothing begins later and is done with the same command: so would the owner be if it did not wait.
+    broker.create(&format!("{run}.copies"), 1, &[]).await?;
+    let copies = format!("{run}.copies");
+    let copy = move |records: &[Record]| Ok(records.iter().map(|_| Output::new(&copies, "a", "copy")).collect());
+    let (settings, yardstick) = (broker.settings(), TransactionConfig::new(&[&commands], &format!("{run}-other"), "0"));
+    let ends = shutdown.clone();
+    let other = tokio::spawn(async move { transaction::run(&settings, yardstick, copy, ends).await });
+    let is_copied = async || broker.read(&format!("{run}.copies")).ok().filter(|copies| !copies.is_empty());
+    eventually("the other loop is done", DEADLINE, is_copied).await?;
+    ensure!(applied.load(Ordering::Relaxed) == 0 && broker.consumed(&commands, &run)?.0 == 0, "it works on a guess");
+    go_on.send(())?;
+    let is_right = async || store.store().get("a").filter(|value| value.0.len() > 3);
+    let value = eventually("the command is applied", DEADLINE, is_right).await?;
+    ensure!(value.0 == [1, 2, 3, 4], "{:?}", value.0);
+    shutdown.cancel();
+    timeout(DEADLINE, running).await???;
+    timeout(DEADLINE, other).await???;
     Ok(())
 }
 

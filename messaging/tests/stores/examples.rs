@@ -35,7 +35,7 @@ fn countries() -> Result<()> {
 #[test]
 fn checkout() -> Result<()> {
     let said = run("checkout", &["--orders", "2000", "--kills", "4"])?;
-    ensure!(said.contains("4 processes were killed"), "{said}");
+    ensure!(said.contains("4 processes were killed") && said.contains("a guest joined and left"), "{said}");
     ensure!(said.contains("each of 2000 orders has one checkout, one delivery, one invoice; stock is right"), "{said}");
     Ok(())
 }
@@ -43,7 +43,7 @@ fn checkout() -> Result<()> {
 #[test]
 fn import_progress() -> Result<()> {
     let said = run("import_progress", &["--imports", "20", "--jobs", "100", "--kills", "4"])?;
-    ensure!(said.contains("4 instances were killed"), "{said}");
+    ensure!(said.contains("4 instances were killed") && said.contains("a guest joined and left"), "{said}");
     ensure!(said.contains("each of 20 imports has its 100 jobs, completed once and told"), "{said}");
     Ok(())
 }

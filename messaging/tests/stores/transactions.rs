@@ -118,7 +118,7 @@ async fn a_zombie_is_fenced() -> Result<()> {
     tokio::task::spawn_blocking(move || frozen.recv_timeout(DEADLINE)).await??;
     let younger = copy(&broker, &run, "0", &shutdown);
     // A member joins after it has taken its id. The elder's client keeps its own session meanwhile.
-    let has_id = async || has_members(&broker, &run, 2);
+    let has_id = async || has_members(&broker, &format!("{run}-copy"), 2);
     eventually("the younger has joined, and so has taken the id", DEADLINE, has_id).await?;
     thaw.send(())?;
     let end = ended(elder).await?;
@@ -134,10 +134,10 @@ async fn a_zombie_is_fenced() -> Result<()> {
 }
 
 /// Whether the group has so many members, joining ones included.
-fn has_members(broker: &Broker, run: &str, members: usize) -> Option<()> {
+pub fn has_members(broker: &Broker, group: &str, members: usize) -> Option<()> {
     use rdkafka::consumer::{BaseConsumer, Consumer as _};
     let consumer: BaseConsumer = broker.client().create().ok()?;
-    let groups = consumer.fetch_group_list(Some(&format!("{run}-copy")), DEADLINE).ok()?;
+    let groups = consumer.fetch_group_list(Some(group), DEADLINE).ok()?;
     (groups.groups().first()?.members().len() >= members).then_some(())
 }
 
