@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn each_verb_wants_what_it_needs() {
-        let (brokers, database) = (["--kafka-bootstrap-servers", "k:9092"], ["--database-url", "postgres://u:secret@h/d"]);
+        let (brokers, database) =
+            (["--kafka-bootstrap-servers", "k:9092"], ["--database-url", "postgres://u:secret@h/d"]);
         assert!(config(&[&brokers[..], &database].concat()).is_ok_and(|config| !config.member.is_empty()));
         assert!(config(&database).unwrap_err().contains("KAFKA_BOOTSTRAP_SERVERS"));
         assert!(config(&brokers).unwrap_err().contains("DATABASE_URL"));

@@ -166,8 +166,11 @@ impl Config {
         let verb = args.verb.unwrap_or(Verb::Run);
         let is_asking = matches!(verb, Verb::Healthcheck(_));
         let properties = args.kafka_properties_file.as_deref().map(settings::read_properties).transpose()?;
-        let kafka =
-            settings::client_settings(args.kafka_bootstrap_servers.as_deref(), properties.unwrap_or_default(), is_asking)?;
+        let kafka = settings::client_settings(
+            args.kafka_bootstrap_servers.as_deref(),
+            properties.unwrap_or_default(),
+            is_asking,
+        )?;
         let secret = secret_from("CHANNEL_SECRET", args.channel_secret, args.channel_secret_file)?;
         if secret.is_none() && !is_asking {
             return Err(Invalid::new(
@@ -246,7 +249,8 @@ mod tests {
     #[test]
     fn the_secret_is_required_and_long_enough() {
         let short =
-            Args::try_parse_from(["notifier", "--kafka-bootstrap-servers", "k:9092", "--channel-secret", "short"]).unwrap();
+            Args::try_parse_from(["notifier", "--kafka-bootstrap-servers", "k:9092", "--channel-secret", "short"])
+                .unwrap();
         assert!(Config::new(short).unwrap_err().to_string().contains("CHANNEL_SECRET"));
         let none = Args::try_parse_from(["notifier", "--kafka-bootstrap-servers", "k:9092"]).unwrap();
         assert!(Config::new(none).unwrap_err().to_string().contains("CHANNEL_SECRET_FILE"));
