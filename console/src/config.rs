@@ -26,7 +26,7 @@ pub struct Args {
 
     /// Kafka brokers, host:port separated by commas; required but for `token`, `healthcheck`
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", global = true)]
-    bootstrap_servers: Option<String>,
+    kafka_bootstrap_servers: Option<String>,
 
     /// Client properties as Kafka's own tools take them (TLS, SASL, tuning), a .properties file; unknown keys are errors
     #[arg(long, env = "KAFKA_PROPERTIES_FILE", global = true, value_name = "PATH")]
@@ -102,7 +102,7 @@ impl Config {
             None => Settings::new(),
         };
         let does_without_kafka = matches!(verb, Verb::Token(_) | Verb::Healthcheck(_));
-        let kafka = settings::client_settings(args.bootstrap_servers.as_deref(), properties, does_without_kafka)?;
+        let kafka = settings::client_settings(args.kafka_bootstrap_servers.as_deref(), properties, does_without_kafka)?;
         let tokens = args.tokens_file.as_deref().map(Tokens::read).transpose()?;
         if matches!(verb, Verb::Serve) && tokens.is_none() && !args.listen.ip().is_loopback() {
             let why =
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     fn config(args: &[&str]) -> Result<Config, String> {
-        let required = ["console", "--bootstrap-servers", "k:9092"];
+        let required = ["console", "--kafka-bootstrap-servers", "k:9092"];
         let args = Args::try_parse_from(required.iter().chain(args).copied()).map_err(|error| error.to_string())?;
         Config::new(args).map_err(|error| error.to_string())
     }

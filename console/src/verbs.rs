@@ -10,6 +10,7 @@ use std::{path::Path, sync::mpsc, time::Duration};
 use anyhow::Context as _;
 use messaging::blocking::Verb;
 use serde_json::{Value, json};
+use shared::process::Refused;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -32,11 +33,6 @@ use crate::{
 const SNAPSHOT_MAX: Duration = Duration::from_secs(120);
 /// How long a group may take to say what came of a command.
 const OUTCOME_MAX: Duration = Duration::from_secs(15);
-
-/// What was asked for cannot be done, whatever the environment.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(String);
 
 fn of_command(error: Error) -> anyhow::Error {
     match error {

@@ -26,7 +26,7 @@ pub struct Args {
 
     /// Kafka brokers, host:port separated by commas; required but for `migrate`, `healthcheck`
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", global = true)]
-    bootstrap_servers: Option<String>,
+    kafka_bootstrap_servers: Option<String>,
 
     /// Client properties as Kafka's own tools take them (TLS, SASL, tuning), a .properties file; unknown keys are errors
     #[arg(long, env = "KAFKA_PROPERTIES_FILE", global = true, value_name = "PATH")]
@@ -138,7 +138,7 @@ impl Config {
     pub fn new(args: Args) -> Result<Self, Invalid> {
         let verb = args.verb.unwrap_or(Verb::Run);
         let properties = args.kafka_properties_file.as_deref().map(settings::read_properties).transpose()?;
-        let (servers, properties) = (args.bootstrap_servers.as_deref(), properties.unwrap_or_default());
+        let (servers, properties) = (args.kafka_bootstrap_servers.as_deref(), properties.unwrap_or_default());
         let kafka = settings::client_settings(servers, properties, !matches!(verb, Verb::Run))?;
         let url = secret_from("DATABASE_URL", args.database_url, args.database_url_file)?;
         if url.is_none() && !matches!(verb, Verb::Healthcheck(_)) {
@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn each_verb_wants_what_it_needs() {
-        let (brokers, database) = (["--bootstrap-servers", "k:9092"], ["--database-url", "postgres://u:secret@h/d"]);
+        let (brokers, database) =
+            (["--kafka-bootstrap-servers", "k:9092"], ["--database-url", "postgres://u:secret@h/d"]);
         assert!(config(&[&brokers[..], &database].concat()).is_ok_and(|config| !config.member.is_empty()));
         assert!(config(&database).unwrap_err().contains("KAFKA_BOOTSTRAP_SERVERS"));
         assert!(config(&brokers).unwrap_err().contains("DATABASE_URL"));

@@ -28,7 +28,7 @@ pub struct Args {
 
     /// Kafka brokers, host:port separated by commas; required but for `healthcheck`
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", global = true)]
-    bootstrap_servers: Option<String>,
+    kafka_bootstrap_servers: Option<String>,
 
     /// Client properties as Kafka's own tools take them (TLS, SASL, tuning), a .properties file; unknown keys are errors
     #[arg(long, env = "KAFKA_PROPERTIES_FILE", global = true, value_name = "PATH")]
@@ -154,7 +154,7 @@ impl Config {
         let verb = args.verb.unwrap_or(Verb::Run);
         let is_asking = matches!(verb, Verb::Healthcheck(_));
         let properties = args.kafka_properties_file.as_deref().map(settings::read_properties).transpose()?;
-        let servers = args.bootstrap_servers.as_deref();
+        let servers = args.kafka_bootstrap_servers.as_deref();
         let kafka = settings::client_settings(servers, properties.unwrap_or_default(), is_asking)?;
         let secret = secret_from("CHANNEL_SECRET", args.channel_secret, args.channel_secret_file)?;
         if secret.is_none() && !is_asking {
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     fn config(args: &[&str]) -> Result<Config, String> {
-        let required = ["jobs", "--bootstrap-servers", "k:9092"];
+        let required = ["jobs", "--kafka-bootstrap-servers", "k:9092"];
         let args = Args::try_parse_from(required.iter().chain(args).copied()).map_err(|error| error.to_string())?;
         Config::new(args).map_err(|error| error.to_string())
     }

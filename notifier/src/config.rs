@@ -26,7 +26,7 @@ pub struct Args {
 
     /// Kafka brokers, host:port separated by commas; required but for `healthcheck`
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", global = true)]
-    bootstrap_servers: Option<String>,
+    kafka_bootstrap_servers: Option<String>,
 
     /// Client properties as Kafka's own tools take them (TLS, SASL, tuning), a .properties file; unknown keys are errors
     #[arg(long, env = "KAFKA_PROPERTIES_FILE", global = true, value_name = "PATH")]
@@ -166,8 +166,11 @@ impl Config {
         let verb = args.verb.unwrap_or(Verb::Run);
         let is_asking = matches!(verb, Verb::Healthcheck(_));
         let properties = args.kafka_properties_file.as_deref().map(settings::read_properties).transpose()?;
-        let kafka =
-            settings::client_settings(args.bootstrap_servers.as_deref(), properties.unwrap_or_default(), is_asking)?;
+        let kafka = settings::client_settings(
+            args.kafka_bootstrap_servers.as_deref(),
+            properties.unwrap_or_default(),
+            is_asking,
+        )?;
         let secret = secret_from("CHANNEL_SECRET", args.channel_secret, args.channel_secret_file)?;
         if secret.is_none() && !is_asking {
             return Err(Invalid::new(
@@ -228,7 +231,7 @@ mod tests {
 
     fn config(args: &[&str]) -> Result<Config, String> {
         let required =
-            ["notifier", "--bootstrap-servers", "k:9092", "--channel-secret", "0123456789abcdef0123456789abcdef"];
+            ["notifier", "--kafka-bootstrap-servers", "k:9092", "--channel-secret", "0123456789abcdef0123456789abcdef"];
         let args = Args::try_parse_from(required.iter().chain(args).copied()).map_err(|error| error.to_string())?;
         Config::new(args).map_err(|error| error.to_string())
     }
@@ -246,9 +249,10 @@ mod tests {
     #[test]
     fn the_secret_is_required_and_long_enough() {
         let short =
-            Args::try_parse_from(["notifier", "--bootstrap-servers", "k:9092", "--channel-secret", "short"]).unwrap();
+            Args::try_parse_from(["notifier", "--kafka-bootstrap-servers", "k:9092", "--channel-secret", "short"])
+                .unwrap();
         assert!(Config::new(short).unwrap_err().to_string().contains("CHANNEL_SECRET"));
-        let none = Args::try_parse_from(["notifier", "--bootstrap-servers", "k:9092"]).unwrap();
+        let none = Args::try_parse_from(["notifier", "--kafka-bootstrap-servers", "k:9092"]).unwrap();
         assert!(Config::new(none).unwrap_err().to_string().contains("CHANNEL_SECRET_FILE"));
         let asking = Args::try_parse_from(["notifier", "healthcheck"]).unwrap();
         assert!(Config::new(asking).is_ok());

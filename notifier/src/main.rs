@@ -1,4 +1,4 @@
-//! The notifier's process: configuration, telemetry, signals, exit code. What it does stands in the library.
+//! The notifier's process: configuration, telemetry, signals. What it does stands in the library.
 
 use std::process::ExitCode;
 
@@ -6,17 +6,7 @@ use notifier::config::{Config, Verb};
 
 fn main() -> ExitCode {
     let config: Config = shared::config::load(Config::new);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fatal(&error.into()),
-    };
-    let ended = runtime.block_on(run(config));
-    // What still waits for a broker's answer is not waited for.
-    runtime.shutdown_background();
-    match ended {
-        Ok(code) => code,
-        Err(error) => fatal(&error),
-    }
+    shared::process::run("the notifier", run(config))
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
@@ -31,9 +21,4 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         Verb::Healthcheck(asked) => return Ok(asked.run(config.admin_listen)),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn fatal(error: &anyhow::Error) -> ExitCode {
-    tracing::error!(error = format!("{error:#}"), "the notifier can't go on");
-    ExitCode::FAILURE
 }

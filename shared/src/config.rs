@@ -40,7 +40,7 @@ pub struct Common {
 
     /// What is logged, as filter directives (`info`, `reader=debug,info`); `info` tells what an operator acts on
     #[arg(long, env = "RUST_LOG", default_value = "info", global = true, value_parser = value::log_filter)]
-    pub log: String,
+    pub rust_log: String,
 
     /// Form of the logs: `text` for people, `json` for one JSON object per line
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text", global = true)]

@@ -33,7 +33,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// A second call changes nothing: tests start services in one process.
 pub fn init(common: &Common) {
     // The filter was checked when the configuration was parsed.
-    let filter = EnvFilter::new(&common.log);
+    let filter = EnvFilter::new(&common.rust_log);
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _ = match common.log_format {
         LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).try_init(),

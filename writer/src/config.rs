@@ -40,7 +40,7 @@ pub struct Args {
 
     /// Kafka brokers, host:port separated by commas; required but for `migrate`, `source-epoch`, `generation`, `healthcheck`
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", global = true)]
-    bootstrap_servers: Option<String>,
+    kafka_bootstrap_servers: Option<String>,
 
     /// Client properties as Kafka's own tools take them (TLS, SASL, tuning), a .properties file; unknown keys are errors
     #[arg(long, env = "KAFKA_PROPERTIES_FILE", global = true, value_name = "PATH")]
@@ -235,7 +235,7 @@ impl Config {
             Some(path) => settings::read_properties(path)?,
             None => HashMap::new(),
         };
-        let servers = args.bootstrap_servers.as_deref();
+        let servers = args.kafka_bootstrap_servers.as_deref();
         let kafka = settings::client_settings(servers, properties, verb.does_without_kafka())?;
         let (projection, projection_text) = projection(args.projection)?;
         let verify = match &verb {
@@ -305,7 +305,7 @@ mod tests {
     use super::*;
 
     fn config(args: &[&str]) -> Result<Config, String> {
-        let required = ["writer", "--bootstrap-servers", "k:9092"];
+        let required = ["writer", "--kafka-bootstrap-servers", "k:9092"];
         let args = Args::try_parse_from(required.iter().chain(args).copied()).map_err(|error| error.to_string())?;
         Config::new(args).map_err(|error| error.to_string())
     }

@@ -1,33 +1,20 @@
-//! The writer's process: configuration, telemetry, signals, exit code. What it does stands in the library.
+//! The writer's process: configuration, telemetry, signals. What it does stands in the library.
 
 use std::process::ExitCode;
 
-use shared::{config::Invalid, telemetry::Traces};
+use shared::telemetry::Traces;
 use writer::{
     config::{Config, RelayVerbArgs, Verb},
     relay::RelayVerb,
-    verbs::{self, PositionArgs, PositionVerb, Refused, SourceEpochArgs, SourceEpochVerb},
+    verbs::{self, PositionArgs, PositionVerb, SourceEpochArgs, SourceEpochVerb},
 };
-
-/// Exit code of bad usage, as clap's.
-const USAGE: u8 = 2;
 
 /// Exit code of a comparison that found a difference.
 const DIFFERS: u8 = 3;
 
 fn main() -> ExitCode {
     let config: Config = shared::config::load(Config::new);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fatal(&error.into()),
-    };
-    let ended = runtime.block_on(run(config));
-    // What still waits for a broker's answer is not waited for.
-    runtime.shutdown_background();
-    match ended {
-        Ok(code) => code,
-        Err(error) => fatal(&error),
-    }
+    shared::process::run("the writer", run(config))
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
@@ -68,22 +55,4 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         },
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A configuration that turns out to be wrong only against the database ends as any wrong one does: exit code 2.
-fn fatal(error: &anyhow::Error) -> ExitCode {
-    if let Some(refused) = error.downcast_ref::<Refused>() {
-        return refuse(refused);
-    }
-    tracing::error!(error = format!("{error:#}"), "the writer cannot go on");
-    match error.is::<Invalid>() {
-        true => ExitCode::from(USAGE),
-        false => ExitCode::FAILURE,
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "answers a command as the refusal of its arguments does")]
-fn refuse(refused: &Refused) -> ExitCode {
-    eprintln!("error: {refused}");
-    ExitCode::from(USAGE)
 }

@@ -136,7 +136,9 @@ async fn make_roles(connection: &mut PgConnection) -> anyhow::Result<bool> {
             (false, Some(code)) if ROLE_EXISTS.contains(&code) => {}
             (false, Some(NOT_PERMITTED)) => {
                 all = false;
-                tracing::warn!("this login may not make roles; have a superuser run: {create};");
+                tracing::warn!(
+                    "this login may not make roles; have a superuser run: {create}; and run `migrate` again for its grants"
+                );
             }
             (false, _) => return made.map(|_| all).with_context(|| create),
         }

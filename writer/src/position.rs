@@ -8,6 +8,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer, DefaultConsumerContext},
 };
 use serde::Serialize;
+use shared::process::Refused;
 
 use crate::{
     config::Config,
@@ -15,7 +16,6 @@ use crate::{
     error::StoreError,
     store::{self, BlockedState, PositionRow},
     topic_id::{self, TopicId},
-    verbs::Refused,
 };
 
 /// How long the brokers may take to tell the topic's partitions.

@@ -16,6 +16,7 @@ mod unblock;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use shared::process::Refused;
 use sqlx::{Connection, PgConnection};
 
 pub use position_set::run as position_set;
@@ -28,11 +29,6 @@ use crate::{
     position::{Line, Topic},
     store::{self, PositionRow},
 };
-
-/// What was asked for cannot be done, whatever the environment; says what to ask for instead.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(pub String);
 
 /// `position`, and what stands behind it.
 #[derive(Debug, Clone, Args)]

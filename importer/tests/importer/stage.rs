@@ -70,9 +70,9 @@ impl Stage {
     pub fn start(&self, member: &str) -> Result<Importer> {
         let admin = format!("127.0.0.1:{}", devstack::free_port()?);
         let mut command = Command::new(env!("CARGO_BIN_EXE_importer"));
-        command.args(["--bootstrap-servers", &self.servers, "--database-url", &self.database_url]);
+        command.args(["--kafka-bootstrap-servers", &self.servers, "--database-url", &self.database_url]);
         command.args(["--topic-prefix", &self.prefix, "--group", &self.group(), "--topic-partitions", "3"]);
-        command.args(["--member", member, "--admin-listen", &admin, "--log", "warn"]);
+        command.args(["--member", member, "--admin-listen", &admin, "--rust-log", "warn"]);
         command.arg("--kafka-properties-file").arg(self.files.path().join("kafka.properties"));
         Importer::start(command, admin)
     }

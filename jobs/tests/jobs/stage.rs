@@ -153,13 +153,13 @@ fn secret() -> Result<ChannelSecret> {
 fn spawn(servers: &str, prefix: &str, files: &TempDir, ports: (u16, u16), more: &[&str]) -> Result<Child> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jobs"));
     command.args([
-        "--bootstrap-servers",
+        "--kafka-bootstrap-servers",
         servers,
         "--topic-prefix",
         prefix,
         "--channel-secret",
         SECRET,
-        "--log",
+        "--rust-log",
         "warn",
     ]);
     command.args(["--listen", &format!("127.0.0.1:{}", ports.0), "--admin-listen", &format!("127.0.0.1:{}", ports.1)]);

@@ -23,9 +23,9 @@ impl Importer {
         ensure!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
         let admin = format!("127.0.0.1:{}", devstack::free_port()?);
         let mut command = Command::new(&binary);
-        command.args(["--bootstrap-servers", &stage.servers, "--database-url", &stage.database_url]);
+        command.args(["--kafka-bootstrap-servers", &stage.servers, "--database-url", &stage.database_url]);
         command.args(["--topic-prefix", &stage.prefix, "--group", &stage.prefix, "--topic-partitions", "3"]);
-        command.args(["--admin-listen", &admin, "--log", "warn"]);
+        command.args(["--admin-listen", &admin, "--rust-log", "warn"]);
         let importer = Self(command.stdin(Stdio::null()).spawn().context("importer")?);
         let (http, ready) = (reqwest::Client::new(), format!("http://{admin}/readyz"));
         let is_ready = async || http.get(&ready).send().await.is_ok_and(|it| it.status() == 200).then_some(());

@@ -47,8 +47,17 @@ impl Stage {
     pub async fn notifier(&self, args: &[&str]) -> Result<Notifier> {
         let (port, admin) = (devstack::free_port()?, devstack::free_port()?);
         let mut command = Command::new(env!("CARGO_BIN_EXE_notifier"));
-        command.args(["--bootstrap-servers", &self.servers, "--topic-prefix", &self.prefix]);
-        command.args(["--channel-secret", SECRET, "--origins", ORIGIN, "--topic-partitions", "3", "--log", "warn"]);
+        command.args(["--kafka-bootstrap-servers", &self.servers, "--topic-prefix", &self.prefix]);
+        command.args([
+            "--channel-secret",
+            SECRET,
+            "--origins",
+            ORIGIN,
+            "--topic-partitions",
+            "3",
+            "--rust-log",
+            "warn",
+        ]);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin}")]);
         // A test reads its sockets when it comes to it.
         command.env("NOTIFIER_PING_INTERVAL", "600s");

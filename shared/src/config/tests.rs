@@ -126,7 +126,7 @@ fn what_is_wrong_is_refused_by_name() {
         (&["--retention", "0s"], "--retention"),
         (&["--retention", "soon"], "--retention"),
         (&["--admin-listen", "127.0.0.1:99999"], "--admin-listen"),
-        (&["--log", "x=y=z"], "--log"),
+        (&["--rust-log", "x=y=z"], "--rust-log"),
         (&["--log-format", "xml"], "--log-format"),
     ] {
         let message = refused(args);

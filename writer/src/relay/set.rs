@@ -7,12 +7,13 @@ use clap::{Args, ValueEnum};
 use messaging::relay::set_positions;
 use serde::Serialize;
 use serde_json::json;
+use shared::process::Refused;
 
 use super::source::{earliest, latest, positions};
 use crate::{
     config::Config,
     store::{change_log::ChangeLog, generation::audit},
-    verbs::{Refused, Why},
+    verbs::Why,
 };
 
 /// How long the brokers may take; a predecessor's open transaction ends within it.
