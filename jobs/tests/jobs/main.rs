@@ -3,5 +3,6 @@
 mod page;
 mod stage;
 mod uploads;
+#[allow(dead_code, reason = "the tests of the console use more of it")]
 #[path = "../../../console/tests/console/webdriver.rs"]
 mod webdriver;
