@@ -234,6 +234,7 @@ impl Stage {
             .into()
     }
 
+    #[expect(clippy::print_stderr, reason = "a test that waits for what a member would do shows why it does not")]
     pub fn start(&self, config: ConsumerConfig) -> Result<Member> {
         let (stop, consumer) = (CancellationToken::new(), Consumer::new(config, Handler(Arc::clone(&self.world)))?);
         let run = consumer.run(stop.clone());
