@@ -29,7 +29,7 @@ async fn a_static_member_fenced_by_its_namesake_ends_with_exit_code_1() -> Resul
         let second = system.writer_in_session(&[], &named)?;
         let status = first.ended().await?;
         ensure!(status.code() == Some(1), "the fenced writer ended with {status}");
-        ensure!(first.log()?.contains("the writer cannot go on"), "and says so: {}", first.log()?);
+        ensure!(first.log()?.contains("the writer can't go on"), "and says so: {}", first.log()?);
         owned_by(system, &[&second]).await
     })
     .await
@@ -62,7 +62,7 @@ async fn a_writer_that_does_not_poll_in_time_ends_with_exit_code_1() -> Result<(
         }
         let status = writer.ended().await?;
         ensure!(status.code() == Some(1), "ended with {status}");
-        ensure!(writer.log()?.contains("the writer cannot go on"), "and says so");
+        ensure!(writer.log()?.contains("the writer can't go on"), "and says so");
         // Whoever comes next goes on where it was.
         let _next = system.writer(&[("WRITER_KEY_CHANGE_WAIT", "10m")])?;
         assert_equal(system, &Model::of(&records)).await
