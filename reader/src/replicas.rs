@@ -128,13 +128,13 @@ impl Replicas {
             tokio::join!(self.sample_anew(), tokio::time::sleep(demand.wait));
         };
         tokio::pin!(over);
-        let mut result = self.ask_now(query, demand).await;
-        while matches!(result, Err(Error::PositionNotReached(_))) {
-            tokio::select! {
-                biased;
-                _ = news.changed() => {}
-                _ = &mut over => break,
-            }
+        let (mut result, mut is_over) = (self.ask_now(query, demand).await, false);
+        while !is_over && matches!(result, Err(Error::PositionNotReached(_))) {
+            is_over = tokio::select! {
+                _ = news.changed() => false,
+                () = &mut over => true,
+            };
+            // Once more when it is over: the sample that ended it may be there before the news of it are.
             result = self.ask_now(query, demand).await;
         }
         if !demand.wait.is_zero() {
