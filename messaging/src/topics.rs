@@ -90,8 +90,13 @@ impl OpenError {
         let (Self::Kafka(error) | Self::NotCreated { why: error, .. }) = self else {
             return false;
         };
+        // The client's own answer to this leaves out what was told of one topic.
+        let code = match error {
+            KafkaError::AdminOp(code) => Some(*code),
+            other => other.rdkafka_error_code(),
+        };
         matches!(
-            error.rdkafka_error_code(),
+            code,
             Some(
                 Code::OperationTimedOut
                     | Code::BrokerTransportFailure
