@@ -17,6 +17,9 @@ demo: install ## starts the whole system with data in it and prints addresses; C
 	$(CARGO) build --release --locked $(addprefix --bin ,$(DEMO))
 	@$(DEVSTACK) demo
 
+# Tests wait for servers more than they compute: more of them at once than there are cores.
+TEST_THREADS ?= $(shell expr 2 '*' $$(nproc))
+
 test: install-tests ## every check and test: format, lints, docs, unit, property, integration, whole system
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
@@ -24,7 +27,7 @@ test: install-tests ## every check and test: format, lints, docs, unit, property
 	# With all targets, or the tests' own features would have half of the workspace compiled a second time.
 	$(CARGO) build --release --workspace --all-targets --locked
 	deploy/check/run.sh $(dir $(DEVSTACK))
-	$(CARGO) test --release --workspace --locked --no-fail-fast
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --release --workspace --locked --no-fail-fast
 
 torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer
 	$(dir $(DEVSTACK))torture "$(SEED)" "$(MINUTES)"

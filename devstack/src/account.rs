@@ -72,7 +72,7 @@ fn temporary() -> io::Result<PathBuf> {
     Ok(std::env::temp_dir().canonicalize()?.join(name))
 }
 
-/// Removes what [`folder_for`] made outside of its parent; inside, the data stay for a look.
+/// Removes what [`folder_for`] made outside of its parent.
 pub(crate) fn remove_temporary(place: &Path) {
     if let Ok(folder) = place.read_link() {
         let _ = std::fs::remove_dir_all(folder);
