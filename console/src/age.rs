@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use messaging::settings::Settings;
+use messaging::{retry::due_at, settings::Settings};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaResult,
-    message::{BorrowedMessage, Headers as _},
+    message::BorrowedMessage,
 };
 
 use crate::{lag::Next, survey::onlooker};
@@ -28,9 +28,6 @@ const IN_HAND_MAX: usize = 100;
 /// A record that did not come for so long is not waited for: what is left there was removed, or its broker is away.
 const READ_MAX: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
-
-/// Header of a record in a retry topic: so many milliseconds after the broker has appended it, it is due (Greyhound's name).
-const BACKOFF: &str = "backOffTimeMs";
 
 /// Names and meaning: librdkafka, CONFIGURATION.md. One record is wanted, so hardly anything is fetched beyond it; a first
 /// batch comes whole, however large (KIP-74).
@@ -155,7 +152,5 @@ impl Ages {
 }
 
 fn due(message: &BorrowedMessage<'_>) -> Option<i64> {
-    let backoff = message.headers()?.iter().filter(|header| header.key == BACKOFF).last()?.value?;
-    let backoff: i64 = std::str::from_utf8(backoff).ok()?.parse().ok()?;
-    message.timestamp().to_millis()?.checked_add(backoff)
+    due_at(message.headers()?, message.timestamp().to_millis()?)
 }

@@ -14,7 +14,7 @@ mod trail;
 
 pub use config::{BlockingBackoffs, Exhausted, RetryConfig, RetryConfigError, RetryPolicy};
 pub use decide::{Action, Failure, Stage, decide};
-pub use trail::Trail;
+pub use trail::{Trail, due_at};
 pub(crate) use trail::{delay_of, retry_headers};
 
 /// Name of a retry topic: `<topic>-<group>-retry-<number>`, numbers from 0 in the order of the delays.

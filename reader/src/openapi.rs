@@ -150,7 +150,7 @@ fn errors(route: Route) -> impl Iterator<Item = Kind> {
     own.iter().copied().chain(of_reads.into_iter().filter(move |_| route.is_read())).chain(of_all)
 }
 
-const FRESHNESS: [&str; 2] = ["Projection-Position", "Projection-As-Of"];
+const FRESHNESS: [&str; 3] = ["Projection-Position", "Projection-As-Of", "Projection-Staleness"];
 const ALWAYS: [&str; 2] = ["X-Request-Id", "Server-Timing"];
 
 fn success_headers(route: Route) -> impl Iterator<Item = &'static str> {
@@ -184,6 +184,7 @@ fn headers() -> Value {
     json!({
         "Projection-Position": text("`<generation>/<partition>:<next_offset>[,…]`: everything before these offsets is contained.", "1/3:1207"),
         "Projection-As-Of": text("The moment up to which changes are certainly contained (RFC 3339).", "2026-01-05T08:00:01.52Z"),
+        "Projection-Staleness": {"description": "Seconds by which the replica is behind, where it is more than it should be and no better one could answer.", "schema": {"type": "integer"}, "example": 7},
         "ETag": text("Equal bytes, equal tag, on every replica and generation; weak when the body is compressed.", "\"9f0c5a2b-7\""),
         "Link": text("The next page (RFC 8288); left out on the last.", "</v1/apps/stores/sites?limit=100&after=AT0…>; rel=\"next\""),
         "Cache-Control": text("A copy may be kept, and must be asked for before it is used.", "no-cache"),

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Headers, OwnedHeaders};
 
 use crate::record::{Place, Record, RecordHeader};
 
@@ -78,6 +78,12 @@ pub(crate) fn delay_of(trail: &Trail, appended_ms: Option<i64>, now_ms: i64) -> 
     backoff.saturating_sub(Duration::from_millis(age.unsigned_abs()))
 }
 
+/// When a record of a retry topic is due, in Unix milliseconds, for who only looks at it; `None` where its headers do not say.
+pub fn due_at(headers: &impl Headers, appended_ms: i64) -> Option<i64> {
+    let backoff = headers.iter().filter(|header| header.key == BACKOFF).last()?.value?;
+    appended_ms.checked_add(std::str::from_utf8(backoff).ok()?.parse().ok()?)
+}
+
 /// Headers with which a record goes to a retry topic: its own, then those of this module.
 pub(crate) fn retry_headers(record: &Record, delay: Duration, now_ms: i64) -> OwnedHeaders {
     let own = record.headers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| {
@@ -102,7 +108,6 @@ pub(crate) fn retry_headers(record: &Record, delay: Duration, now_ms: i64) -> Ow
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use rdkafka::message::Headers as _;
 
     use super::*;
 
@@ -132,6 +137,8 @@ mod tests {
         let (trail, rest) = read(&retry_headers(&first, Duration::from_micros(1500), 100));
         assert_eq!((&trail.origin, trail.origin_timestamp_ms, trail.retry_attempt), (&first.place, Some(5), 1));
         assert_eq!((trail.backoff, &rest), (Duration::from_millis(2), &first.headers), "rounded up; its own are kept");
+        let sent = retry_headers(&first, Duration::from_secs(3), 100);
+        assert_eq!((due_at(sent.as_borrowed(), 1000), due_at(OwnedHeaders::new().as_borrowed(), 1000)), (Some(4000), None));
         let second = Record { trail, headers: rest, ..first };
         let (trail, rest) = read(&retry_headers(&second, Duration::from_secs(1), 100));
         assert_eq!((trail.retry_attempt, trail.origin, rest.len()), (2, second.place, 2));
