@@ -33,7 +33,7 @@ torture: build ## random faults over a live stream; SEED=… repeats one, MINUTE
 	$(dir $(DEVSTACK))torture "$(SEED)" "$(MINUTES)"
 
 replicas: build ## one of two replicas is killed, frozen, held back, disturbed and promoted while clients read
-	$(CARGO) test --release --workspace --locked --test replicas -- --nocapture
+	$(CARGO) test --release --workspace --locked --test own_servers replicas:: -- --nocapture
 
 mutations: install-tests build ## puts deliberate bugs into a copy of the sources, and sees each one found; about an hour
 	acceptance/mutations/run.sh $(ONLY)

@@ -14,7 +14,7 @@ use crate::{SITE, import::import_a_contact, root, system};
 const SERIES_MAX: Duration = Duration::from_secs(90);
 /// Series that begin with an event which this test does not cause: how their names begin, and who causes it.
 const LATER: [(&str, &str); 9] = [
-    ("writer_heartbeat_age_seconds", "only with WRITER_HEARTBEAT_TOPIC: tests/heartbeats.rs"),
+    ("writer_heartbeat_age_seconds", "only with WRITER_HEARTBEAT_TOPIC: tests/own_servers/heartbeats.rs"),
     ("reader_replica_retries_total", "with the first retry, by its reason"),
     ("console_dead_letters", "with the first topic of dead letters: console/tests"),
     ("consumer_blocked", "with the first partition that stands: messaging/tests"),

@@ -1,7 +1,7 @@
 //! Whole-system tests on one shared devstack: Kafka, the view's Postgres and its replica, release binaries.
 //!
-//! Each module is one subject of the contract or of the rules of correctness. Tests that restart servers stand in the
-//! binary `restarts`, with servers of their own.
+//! Each module is one subject of the contract or of the rules of correctness. Tests that restart servers stand in the binary
+//! `own_servers`.
 
 mod absent_parts;
 mod added_partitions;

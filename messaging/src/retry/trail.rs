@@ -138,7 +138,10 @@ mod tests {
         assert_eq!((&trail.origin, trail.origin_timestamp_ms, trail.retry_attempt), (&first.place, Some(5), 1));
         assert_eq!((trail.backoff, &rest), (Duration::from_millis(2), &first.headers), "rounded up; its own are kept");
         let sent = retry_headers(&first, Duration::from_secs(3), 100);
-        assert_eq!((due_at(sent.as_borrowed(), 1000), due_at(OwnedHeaders::new().as_borrowed(), 1000)), (Some(4000), None));
+        assert_eq!(
+            (due_at(sent.as_borrowed(), 1000), due_at(OwnedHeaders::new().as_borrowed(), 1000)),
+            (Some(4000), None)
+        );
         let second = Record { trail, headers: rest, ..first };
         let (trail, rest) = read(&retry_headers(&second, Duration::from_secs(1), 100));
         assert_eq!((trail.retry_attempt, trail.origin, rest.len()), (2, second.place, 2));

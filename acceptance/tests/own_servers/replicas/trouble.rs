@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio_postgres::Client;
 
-use crate::{ANSWERS, NOTICED_MAX, Stage};
+use super::{ANSWERS, NOTICED_MAX, Stage};
 
 /// What is done to the first replica.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@ use acceptance::{Live, Model, Service, Source, System, assert_equal_on, rising, 
 use anyhow::{Context, Result, ensure};
 use devstack::{Devstack, Options, Part, eventually, target_dir, unused_state_dir};
 
-use crate::own_writes::OwnWrites;
+use own_writes::OwnWrites;
 
 const PARTITIONS: i32 = 4;
 /// Until a service must have noticed something; far beyond what it takes.

@@ -11,7 +11,7 @@ use reqwest::Client;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::PARTITIONS;
+use super::PARTITIONS;
 
 /// The longest wait of the contract, and what a busy machine may add to it.
 const WAIT: &str = "wait=10";
