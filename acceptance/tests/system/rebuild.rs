@@ -121,6 +121,27 @@ async fn fed_under_kills(system: &System, generation: i32) -> Result<acceptance:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drop_holds_nothing_that_a_batch_under_way_needs() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let number = create(system, &[])?.to_string();
+        let (batch, watch) = (system.primary().await?, system.primary().await?);
+        // As a writer does it: positions first, then rows.
+        batch.batch_execute(&format!("begin; select from view_g{number}.position for no key update")).await?;
+        let drop = ["generation", "drop", number.as_str(), "--reason", "not needed"];
+        let drop = system.start_verbs_of_owner(&drop, 1)?;
+        let waiting = "select from pg_locks where not granted and database = \
+                       (select oid from pg_database where datname = current_database())";
+        let waits = async || watch.query_opt(waiting, &[]).await.ok()?.map(|_| ());
+        eventually("the drop waits for the batch", NOTICED_MAX, waits).await?;
+        batch.batch_execute(&format!("select from view_g{number}.site_apps; commit")).await?;
+        drop.ended()?.into_iter().try_for_each(|outcome| done(outcome).map(|_| ()))?;
+        ensure!(states(system)? == [(1, "active".to_owned())], "{:?}", states(system)?);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_mapping_differs_and_is_served_by_force_only() -> Result<()> {
     scenario(&servers()?, PARTITIONS, async |system| {
         let mut source = Source::new(32, PARTITIONS, 100);

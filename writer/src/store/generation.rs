@@ -107,8 +107,11 @@ pub async fn switch(
     Ok(())
 }
 
-/// Takes a generation away, schema and row.
+/// Takes a generation away, schema and row. Its positions are locked before the rest, as every batch of a writer begins with
+/// them: batches under way are waited for, and none is met in the middle, where each would wait for the other.
 pub async fn remove(connection: &mut PgConnection, generation: i32) -> Result<(), sqlx::Error> {
+    let batches = format!("lock table view_g{generation}.position in access exclusive mode");
+    sqlx::raw_sql(AssertSqlSafe(batches)).execute(&mut *connection).await?;
     let schema = format!("drop schema if exists view_g{generation} cascade");
     sqlx::raw_sql(AssertSqlSafe(schema)).execute(&mut *connection).await?;
     let row = "delete from siteview.generation where generation = $1";
