@@ -32,7 +32,7 @@ impl<H: RecordHandler> Loop<H> {
     /// Tells the group what is done. What it does not take is with the next commit.
     pub(super) fn commit(&mut self, mode: CommitMode) -> KafkaResult<()> {
         if self.consumer.client().context().take_commit_failure() {
-            self.held.values_mut().for_each(|held| held.committed = (-1, String::new()));
+            self.forget_committed();
         }
         self.pass_markers();
         let mut list = TopicPartitionList::new();
@@ -46,9 +46,14 @@ impl<H: RecordHandler> Loop<H> {
             return Ok(());
         }
         self.consumer.commit(&list, mode).inspect_err(|error| {
-            self.held.values_mut().for_each(|held| held.committed = (-1, String::new()));
+            self.forget_committed();
             tracing::warn!(error = %error, "offsets were not committed; they are with the next commit");
         })
+    }
+
+    /// The next commit tells all.
+    fn forget_committed(&mut self) {
+        self.held.values_mut().for_each(|held| held.committed = (-1, String::new()));
     }
 
     /// Tells the group all of the partitions that are asked back and of which nothing is running. It may refuse: while a
@@ -102,10 +107,11 @@ impl<H: RecordHandler> Loop<H> {
         }
     }
 
-    /// The last commit of a member that leaves. While a rebalance is under way the broker takes no offsets, and the rebalance
-    /// does not end unless this member goes on polling; what it polls is not begun any more. What is asked back meanwhile goes
-    /// with the client.
+    /// The last commit of a member that leaves, of all that it holds: one that is still on its way may be refused when nobody
+    /// asks any more. While a rebalance is under way the broker takes no offsets, and the rebalance does not end unless this
+    /// member goes on polling; what it polls is not begun any more. What is asked back meanwhile goes with the client.
     pub(super) async fn commit_last(mut self, deadline: Instant) -> Result<Self, JoinError> {
+        self.forget_committed();
         loop {
             let (this, committed) = tokio::task::spawn_blocking(move || {
                 let committed = self.commit(CommitMode::Sync);
