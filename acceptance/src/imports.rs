@@ -24,7 +24,13 @@ pub use stage::{ImportStage, Member, import_scenario};
 pub use torture::{ImportTorture, import_torture};
 pub use upload::{Answer, Upload};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bound of everything that is waited for; far beyond what it takes on a machine that others use too.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
+
+/// Tells what happens, in a test's captured output or on the terminal.
+#[expect(clippy::print_stdout, reason = "the progress of a run is what its caller sees")]
+fn say(started: Instant, what: &str) {
+    println!("{:7.1} s  {what}", started.elapsed().as_secs_f64());
+}

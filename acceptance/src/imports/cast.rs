@@ -16,14 +16,14 @@ pub(super) struct Cast {
 }
 
 impl Cast {
-    /// Starts jobs, so many importers and two notifiers; returns when they are ready.
-    pub(super) async fn start(stage: &ImportStage, importers: usize) -> Result<Self> {
+    /// Starts jobs, so many importers and two notifiers with these settings; returns when they are ready.
+    pub(super) async fn start(stage: &ImportStage, importers: usize, of_notifiers: &[(&str, &str)]) -> Result<Self> {
         let mut members = vec![stage.jobs("jobs", &[])?];
         for number in 0..importers {
             members.push(stage.importer(&format!("importer-{number}"), &[])?);
         }
         for number in 0..2 {
-            members.push(stage.notifier(&format!("notifier-{number}"), &[])?);
+            members.push(stage.notifier(&format!("notifier-{number}"), of_notifiers)?);
         }
         let mut cast = Self { members, gave_up: 0 };
         for number in 0..cast.members.len() {

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::browser::{Browser, Frame, Socket, channel, connect, connect_from, next};
 use super::cast::Cast;
-use super::{DEADLINE, ImportStage, Owner, Sheet, Upload, import_scenario};
+use super::{DEADLINE, ImportStage, Owner, Sheet, Upload, import_scenario, say};
 use crate::torture::tell;
 
 /// Who may listen to one channel at once, by default.
@@ -26,6 +26,8 @@ const UPLOADS_AT_ONCE: usize = 8;
 /// Files that the test has open besides.
 const OWN_FILES: u64 = 500;
 const HUGE: usize = 64 << 20;
+/// A client of the crowd reads when it is its turn, and answers pings only then.
+const PATIENT: [(&str, &str); 1] = [("NOTIFIER_PING_INTERVAL", "600s")];
 /// Rows of each file of the good client.
 const ROWS: usize = 3000;
 
@@ -37,7 +39,7 @@ pub async fn import_storm(endpoints: &Endpoints, clients: usize) -> Result<()> {
     ensure!(clients as u64 + OWN_FILES < hard, "{clients} clients need more open files than {hard}");
     let mut done = String::new();
     import_scenario(endpoints, async |stage| {
-        let cast = Cast::start(stage, 1).await?;
+        let cast = Cast::start(stage, 1, &PATIENT).await?;
         let good = channel(&cast.notifiers()[0]).await?;
         let (browser, heard) = Browser::start(cast.notifiers(), &good);
         let storm = Storm { stage, cast, good, browser, owner: Owner::new("good"), rounds: 0, longest: Duration::ZERO };
@@ -73,14 +75,17 @@ struct Client {
 impl Storm<'_> {
     async fn whole(mut self, clients: usize) -> Result<String> {
         let (first, second) = (self.cast.notifiers()[0].clone(), self.cast.notifiers()[1].clone());
+        let started = Instant::now();
         let channels = self.channels(clients.div_ceil(OF_A_CHANNEL)).await?;
         let before = self.import_into(&channels, "before").await?;
+        say(started, &format!("each of {} channels has an import", channels.len()));
         let mut crowd = Vec::new();
         let places: Vec<usize> = (0..clients).collect();
         for some in places.chunks(AT_ONCE) {
             let come = some.iter().map(|number| come(&channels, *number, [&first, &second], &before));
             crowd.extend(try_join_all(come).await?);
         }
+        say(started, &format!("{clients} clients have heard of it"));
         self.round().await.context("beside the crowd")?;
         let _silent = self.who_does_not_read(&second).await?;
         self.round().await.context("beside clients that do not read")?;
@@ -88,6 +93,7 @@ impl Storm<'_> {
         self.huge(&second).await?;
         self.round().await.context("behind bad guests")?;
 
+        say(started, "bad guests are refused; a notifier is killed");
         let notifiers = self.cast.notifiers();
         let dies = self.cast.members.iter().position(|it| it.address() == notifiers[0]).context("a notifier")?;
         self.cast.kill(dies)?;
@@ -99,6 +105,7 @@ impl Storm<'_> {
         round.context("in the storm")?;
         crowd.extend(back.context("who comes back")?);
         let took = began.elapsed();
+        say(started, &format!("{storm} clients are back"));
         let after = self.import_into(&channels, "after").await?;
         for some in crowd.chunks_mut(AT_ONCE) {
             try_join_all(some.iter_mut().map(|client| hears_of(client, &after[client.channel]))).await?;

@@ -20,13 +20,15 @@ use super::browser::{Browser, channel};
 use super::cast::Cast;
 use super::faults::{Kill, Moment, kills};
 use super::judge::{self, Accepted};
-use super::{DEADLINE, ImportStage, Owner, Sheet, Upload, import_scenario};
+use super::{DEADLINE, ImportStage, Owner, Sheet, Upload, import_scenario, say};
 use crate::torture::tell;
 
 /// Memory that a service may have at most, in MiB.
 const PEAK_MAX: u64 = 100;
-/// Between two looks at the ledger where the moment of its last entry is wanted.
-const LOOK: Duration = Duration::from_millis(5);
+/// Between two looks at the ledger: a look costs what is measured.
+const LOOK: Duration = Duration::from_millis(50);
+/// Between two looks where the moment of the last entry is near.
+const CLOSE_LOOK: Duration = Duration::from_millis(3);
 
 /// A run.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +78,7 @@ impl<'s> Run<'s> {
         stage: &'s ImportStage,
         wanted: ImportTorture,
     ) -> Result<(Self, tokio::task::JoinHandle<Result<()>>)> {
-        let cast = Cast::start(stage, if wanted.kills == 0 { 1 } else { 2 }).await?;
+        let cast = Cast::start(stage, if wanted.kills == 0 { 1 } else { 2 }, &[]).await?;
         let channel = channel(&cast.notifiers()[0]).await?;
         let (browser, heard) = Browser::start(cast.notifiers(), &channel);
         let (database, rng) = (stage.database().await?, StdRng::seed_from_u64(wanted.seed));
@@ -94,7 +96,10 @@ impl<'s> Run<'s> {
         let began = Instant::now();
         let import = self.upload("ada", "large", sheet).await?;
         let accepted = Instant::now();
-        self.say(&format!("the large file is accepted {:.1} s after it was begun", began.elapsed().as_secs_f64()));
+        say(
+            self.started,
+            &format!("the large file is accepted {:.1} s after it was begun", began.elapsed().as_secs_f64()),
+        );
         let jobs = self.jobs_of(&import).await?;
         let committed = match self.wanted.kills {
             0 => Some(self.last_commit(&import, jobs).await?),
@@ -153,11 +158,14 @@ impl<'s> Run<'s> {
     }
 
     async fn last_commit(&self, import: &str, jobs: i64) -> Result<Instant> {
-        while self.done(import).await? < jobs {
+        loop {
+            let done = self.done(import).await?;
+            if done == jobs {
+                return Ok(Instant::now());
+            }
             ensure!(self.started.elapsed() < DEADLINE * 4, "the import does not end");
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(if done * 20 < jobs * 19 { LOOK } else { CLOSE_LOOK }).await;
         }
-        Ok(Instant::now())
     }
 
     async fn kill_them_all(&mut self, import: &str, jobs: i64) -> Result<()> {
@@ -170,7 +178,7 @@ impl<'s> Run<'s> {
         for number in 0..self.cast.members.len() {
             self.cast.ready(number).await?;
         }
-        self.say("all are back");
+        say(self.started, "all are back");
         Ok(hold.batch_execute("rollback").await?)
     }
 
@@ -195,7 +203,10 @@ impl<'s> Run<'s> {
         }
         self.cast.ready(kill.member).await?;
         let done = self.done(import).await?;
-        self.say(&format!("{} of {jobs} jobs are done: {} is killed", done, self.cast.members[kill.member].name()));
+        say(
+            self.started,
+            &format!("{} of {jobs} jobs are done: {} is killed", done, self.cast.members[kill.member].name()),
+        );
         match kill.member {
             0 => self.kill_jobs(kill.moment, rng).await,
             member => self.cast.kill(member),
@@ -251,13 +262,7 @@ impl<'s> Run<'s> {
             judge::answers(&jobs, accepted).await?;
         }
         let asked = judge::cursors(&self.cast.notifiers(), &self.channel, &told).await?;
-        self.say(&format!("{asked} cursors were asked for what is behind them"));
+        say(self.started, &format!("{asked} cursors were asked for what is behind them"));
         Ok(())
-    }
-
-    /// Tells what happens, in a test's captured output or on the terminal.
-    #[expect(clippy::print_stdout, reason = "the progress of a run is what its caller sees")]
-    fn say(&self, what: &str) {
-        println!("{:7.1} s  {what}", self.started.elapsed().as_secs_f64());
     }
 }
