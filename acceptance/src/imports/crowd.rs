@@ -134,7 +134,7 @@ impl Storm<'_> {
 
     /// An import of one row into each channel; gives their ids.
     async fn import_into(&mut self, channels: &[String], key: &str) -> Result<Vec<String>> {
-        let jobs = [self.cast.jobs().address()];
+        let jobs = self.cast.jobs().address();
         let mut imports = Vec::new();
         for some in channels.chunks(UPLOADS_AT_ONCE) {
             let uploads: Vec<_> = some
@@ -153,7 +153,7 @@ impl Storm<'_> {
         let key = format!("round-{}", self.rounds);
         let upload = Upload::new(&self.good, &self.owner.id, &key, std::mem::take(&mut sheet.text));
         let began = Instant::now();
-        let import = upload.accepted(&[self.cast.jobs().address()]).await?;
+        let import = upload.accepted(&self.cast.jobs().address()).await?;
         let end = self.browser.completed(&import).await?;
         self.longest = self.longest.max(began.elapsed());
         ensure!(end.counts == sheet.counts, "{end:?} instead of {:?}", sheet.counts);

@@ -140,7 +140,7 @@ impl<'s> Run<'s> {
 
     async fn upload(&mut self, owner: &str, key: &str, mut sheet: Sheet) -> Result<String> {
         let upload = Upload::new(&self.channel, owner, key, std::mem::take(&mut sheet.text));
-        let import = upload.accepted(&[self.cast.jobs().address()]).await?;
+        let import = upload.accepted(&self.cast.jobs().address()).await?;
         self.accepted.push(Accepted { import: import.clone(), sheet });
         Ok(import)
     }
@@ -230,7 +230,7 @@ impl<'s> Run<'s> {
             Moment::Sent => Some(upload.begin(&address, upload.bytes()).await?),
         };
         self.cast.kill(0)?;
-        let import = upload.accepted(&[address]).await.with_context(|| format!("{moment:?}"))?;
+        let import = upload.accepted(&address).await.with_context(|| format!("{moment:?}"))?;
         self.owners.push(owner);
         self.accepted.push(Accepted { import, sheet });
         Ok(())

@@ -1,6 +1,5 @@
 //! Uploads, written by hand: in part, to a service that dies, and again with their key.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -68,12 +67,9 @@ impl Upload {
         tokio::time::timeout(ANSWER_MAX, whole).await.context("an answer")?
     }
 
-    /// Sends it to one address after the other until it is accepted, as the page does: again after whatever may pass, and with its
-    /// key. Gives the import's id.
-    pub async fn accepted(&self, addresses: &[String]) -> Result<String> {
-        let turn = AtomicUsize::new(0);
+    /// Sends it until it is accepted, as the page does: again after whatever may pass, and with its key. Gives the import's id.
+    pub async fn accepted(&self, address: &str) -> Result<String> {
         let attempt = async || {
-            let address = &addresses[turn.fetch_add(1, Ordering::Relaxed) % addresses.len()];
             match self.send(address).await {
                 Ok(Answer { status: 202, import: Some(import) }) => Some(Ok(import)),
                 // Under way elsewhere, starting, or gone in mid-upload.

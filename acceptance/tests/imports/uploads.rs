@@ -102,9 +102,8 @@ async fn one_key_is_one_import_at_two_instances_at_once_and_ever_after() -> Resu
         let mut scene = Scene::set(stage, ROWS).await?;
         for round in 1..=3 {
             let (upload, [first, second]) = (scene.upload(), scene.addresses());
-            let (firsts, seconds) = ([first.clone()], [second.clone()]);
             let (one, two, three) =
-                tokio::try_join!(upload.accepted(&firsts), upload.accepted(&seconds), upload.accepted(&firsts))?;
+                tokio::try_join!(upload.accepted(&first), upload.accepted(&second), upload.accepted(&first))?;
             ensure!(one == two && one == three, "{one}, {two} and {three}");
             let again = upload.send(&second).await?;
             ensure!(again == Answer { status: 202, import: Some(one.clone()) }, "{again:?}");
@@ -128,7 +127,7 @@ async fn what_breaks_off_or_is_killed_is_nothing_until_it_is_sent_again() -> Res
         drop(begun);
         spool_has(&scene.first, 0).await?;
         scene.holds(0).await?;
-        upload.accepted(&[first.clone()]).await?;
+        upload.accepted(&first).await?;
         scene.holds(1).await?;
         // Jobs goes.
         let upload = scene.upload();
@@ -139,7 +138,7 @@ async fn what_breaks_off_or_is_killed_is_nothing_until_it_is_sent_again() -> Res
         scene.first.start_again()?;
         scene.first.ready().await?;
         spool_has(&scene.first, 0).await?;
-        upload.accepted(&[first]).await?;
+        upload.accepted(&first).await?;
         scene.holds(2).await?;
         Ok(())
     })
@@ -159,13 +158,13 @@ async fn a_transaction_that_jobs_does_not_survive_leaves_nothing_and_the_same_ke
         scene.first.start_again()?;
         scene.first.ready().await?;
         scene.holds(before).await.context("behind the successor")?;
-        upload.accepted(&[first.clone()]).await?;
+        upload.accepted(&first).await?;
         scene.holds(before + 1).await?;
 
         // Another instance has the file sent again before there is a successor.
         let (upload, before) = in_mid_transaction(&mut scene, before + 1).await?;
         scene.first.kill()?;
-        let import = upload.accepted(&[second.clone()]).await?;
+        let import = upload.accepted(&second).await?;
         ensure!(scene.holds(before + 1).await?.contains_key(&import));
         scene.first.start_again()?;
         scene.first.ready().await?;
@@ -174,10 +173,10 @@ async fn a_transaction_that_jobs_does_not_survive_leaves_nothing_and_the_same_ke
 
         // Not dead, but frozen: when it goes on the import is another's.
         let (upload, before) = in_mid_transaction(&mut scene, before + 1).await?;
-        let import = upload.accepted(&[second]).await?;
+        let import = upload.accepted(&second).await?;
         scene.first.go_on()?;
         spool_has(&scene.first, 0).await?;
-        let again = upload.accepted(&[first]).await?;
+        let again = upload.accepted(&first).await?;
         ensure!(again == import && scene.holds(before + 1).await?.contains_key(&import));
         Ok(())
     })
@@ -199,7 +198,7 @@ async fn in_mid_transaction(scene: &mut Scene<'_>, mut imports: usize) -> Result
             return Ok((upload, imports));
         }
         scene.first.go_on()?;
-        upload.accepted(&[first.clone()]).await?;
+        upload.accepted(&first).await?;
         imports += 1;
     }
     bail!("{ATTEMPTS} transactions were whole before they were met")

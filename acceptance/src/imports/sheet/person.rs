@@ -76,7 +76,7 @@ impl Person {
     fn name(self, version: u32, form: usize) -> Option<String> {
         let name = format!("{} {}", self.first()[form], FAMILY[(self.0 / 11 % FAMILY.len() as u64) as usize]);
         match version {
-            0 if self.0 % 13 == 0 => None,
+            0 if self.0.is_multiple_of(13) => None,
             0 => Some(name),
             version => Some(format!("{name} {version}")),
         }
@@ -85,6 +85,6 @@ impl Person {
     fn phone(self, version: u32, international: &str, between: &str) -> Option<String> {
         let [country, area] = AREAS[(self.0 % AREAS.len() as u64) as usize];
         let digits = 2_000_000 + (self.0 * 7919 + u64::from(version) * 104_729) % 7_000_000;
-        (self.0 % 5 != 0).then(|| format!("{international}{country}{between}{area}{between}{digits}"))
+        (!self.0.is_multiple_of(5)).then(|| format!("{international}{country}{between}{area}{between}{digits}"))
     }
 }
