@@ -5,7 +5,7 @@ CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture replicas mutations exactly-once fuzz-api clients bench doctor fmt lint install install-tests build
+.PHONY: help demo test torture import-torture import-storm replicas mutations exactly-once fuzz-api clients bench doctor fmt lint install install-tests build
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,6 +31,12 @@ test: install-tests ## every check and test: format, lints, docs, unit, property
 
 torture: build ## random faults over a live stream; SEED=… repeats one, MINUTES=… makes it longer
 	$(dir $(DEVSTACK))torture "$(SEED)" "$(MINUTES)"
+
+import-torture: build ## kills under one large import; SEED=… repeats one, ROWS=1000000 KILLS=20 by default, KILLS=0 measures
+	$(dir $(DEVSTACK))imports torture "$(SEED)" "$(ROWS)" "$(KILLS)"
+
+import-storm: build ## a crowd of websockets that comes back at once among bad guests; CLIENTS=5000 by default
+	$(dir $(DEVSTACK))imports storm "$(CLIENTS)"
 
 replicas: build ## one of two replicas is killed, frozen, held back, disturbed and promoted while clients read
 	$(CARGO) test --release --workspace --locked --test own_servers replicas:: -- --nocapture

@@ -163,21 +163,45 @@ impl Topic {
     /// The next offset of each partition: its end for a consumer that reads everything. A transaction that was ended counts with
     /// its marker, which the broker writes only after it has answered; one that stays open is an error.
     pub fn ends(&self) -> Result<Ends> {
-        // A client's `isolation.level` decides which of a partition's two ends ListOffsets tells it.
-        let [every, stable] = ["read_uncommitted", "read_committed"].map(|level| {
-            let consumer: BaseConsumer = self.client().set("isolation.level", level).create()?;
-            anyhow::Ok(consumer)
-        });
-        let (every, stable, deadline) = (every?, stable?, Instant::now() + ANSWER_MAX);
+        let (every, stable) = self.both_levels()?;
+        let deadline = Instant::now() + ANSWER_MAX;
         let end = |partition| loop {
-            let end_for = |consumer: &BaseConsumer| consumer.fetch_watermarks(&self.name, partition, ANSWER_MAX);
-            let (end, stable_end) = (end_for(&every)?.1, end_for(&stable)?.1);
+            let (end, stable_end) = self.both_ends(&every, &stable, partition)?;
             if stable_end >= end {
                 return Ok((partition, end));
             }
             ensure!(Instant::now() < deadline, "partition {partition}: a transaction is open at {stable_end} of {end}");
         };
         (0..self.partitions.get()).map(end).collect()
+    }
+
+    /// Waits until the log's ends together are beyond so many, committed or not, or until so long has passed; gives what they are.
+    /// Blocks, and looks as often as it can.
+    pub fn grown_beyond(&self, ends: i64, within: Duration) -> Result<i64> {
+        let (every, stable) = self.both_levels()?;
+        let deadline = Instant::now() + within;
+        loop {
+            let partitions = 0..self.partitions.get();
+            let found =
+                partitions.map(|partition| Ok(self.both_ends(&every, &stable, partition)?.0)).sum::<Result<i64>>()?;
+            if found > ends || Instant::now() >= deadline {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// A client's `isolation.level` decides which of a partition's two ends ListOffsets tells it.
+    fn both_levels(&self) -> Result<(BaseConsumer, BaseConsumer)> {
+        let [every, stable] = ["read_uncommitted", "read_committed"].map(|level| {
+            let consumer: BaseConsumer = self.client().set("isolation.level", level).create()?;
+            anyhow::Ok(consumer)
+        });
+        Ok((every?, stable?))
+    }
+
+    fn both_ends(&self, every: &BaseConsumer, stable: &BaseConsumer, partition: i32) -> Result<(i64, i64)> {
+        let end_for = |consumer: &BaseConsumer| consumer.fetch_watermarks(&self.name, partition, ANSWER_MAX);
+        Ok((end_for(every)?.1, end_for(stable)?.1))
     }
 
     /// What a group has committed; partitions without an offset are left out.

@@ -13,6 +13,7 @@
 
 mod check;
 mod feed;
+mod imports;
 mod kafka;
 mod live;
 mod model;
@@ -27,6 +28,10 @@ mod view;
 
 pub use check::{assert_equal, assert_equal_in, assert_equal_on, differences};
 pub use feed::{Chunk, Feed};
+pub use imports::{
+    Answer, Browser, Counts, Fault, Frame, ImportStage, ImportTorture, Member, Owner, Sheet, Socket, Upload, channel,
+    connect, import_scenario, import_storm, import_torture,
+};
 pub use kafka::{Ends, OpenTransaction, RawRecord, Topic};
 pub use live::{Live, rising, rising_site};
 pub use model::{App, Model, Site};

@@ -53,7 +53,7 @@ pub async fn torture(seed: u64, duration: Duration) -> Result<()> {
 }
 
 /// Past the capture of a test's output: a seed is worth having also when all is well.
-fn tell(line: &str) {
+pub(crate) fn tell(line: &str) {
     // Without a standard error nobody listens.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
