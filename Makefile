@@ -1,5 +1,5 @@
 # Everything a fresh Debian or Ubuntu machine with Rust needs is behind these targets; `make` lists them.
-# All is built in release, so that tests, demo and benchmarks share one compile of librdkafka.
+# All is built in release, so that tests and demo share one compile of librdkafka; benchmarks build what is shipped.
 
 CARGO := cargo
 DEVSTACK := $(or $(CARGO_TARGET_DIR),target)/release/devstack
@@ -58,12 +58,15 @@ fuzz-api: install-tests build ## holds a running reader against its own document
 clients: install-tests build ## generates clients in TypeScript and Python, compiles them and makes calls
 	$(dir $(DEVSTACK))api acceptance/api/clients.sh
 
-LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
+# What is measured is what is shipped.
+PRODUCTION := loadtest naive-reader reader writer
+LOADTEST := $(or $(CARGO_TARGET_DIR),target)/production/loadtest
 PEER := $(LOADTEST) drain --peer jdbc-sink $(if $(QUICK),--quick --events 60000 --repeat 1)
 SAME_TOPIC := --form envelope-schema --peer-form envelope-schema
 BEST_FORMS := --form flattened --peer-form flattened-schema
 
-bench: build ## the benchmarks, half an hour; JSON lines into target/bench; QUICK=1: a short, marked run
+bench: install ## the benchmarks, half an hour and some minutes of compiling; JSON lines into target/bench; QUICK=1: a short, marked run
+	$(CARGO) build --profile production --locked $(addprefix --bin ,$(PRODUCTION))
 ifdef QUICK
 	$(LOADTEST) read --quick --peer naive --sites 5000 --rate 2000 --seconds 5 --warm-up-seconds 1 --repeat 1 --yardstick-seconds 3
 	$(PEER) $(SAME_TOPIC)

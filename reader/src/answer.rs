@@ -17,6 +17,8 @@ pub(crate) type Body = Either<Full<Bytes>, Frames>;
 const PROJECTION_POSITION: HeaderName = HeaderName::from_static("projection-position");
 const PROJECTION_AS_OF: HeaderName = HeaderName::from_static("projection-as-of");
 const PROJECTION_STALENESS: HeaderName = HeaderName::from_static("projection-staleness");
+/// Room for the headers of most answers.
+const HEADERS: usize = 12;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A result, before the conditions and codings of its request are applied.
@@ -66,6 +68,7 @@ impl Answer {
     pub(crate) async fn into_response(self, request: &HeaderMap) -> Response<Body> {
         let mut response = Response::new(whole(Bytes::new()));
         let headers = response.headers_mut();
+        headers.reserve(HEADERS);
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         if let Some(claim) = self.claim {
             insert_claim(headers, claim);

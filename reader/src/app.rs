@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -28,10 +29,13 @@ pub(crate) struct App {
     pub(crate) feeds: Arc<Semaphore>,
     /// Cancelled when feeds shall end.
     pub(crate) feeds_end: CancellationToken,
+    /// Where work goes that no worker's clients shall wait for.
+    pub(crate) runtime: Handle,
     draining: AtomicBool,
 }
 
 impl App {
+    /// On the runtime that stands beside the workers.
     pub(crate) fn new(config: Config, replicas: Arc<Replicas>, changes: Arc<Changes>) -> Self {
         Self {
             in_hand: Semaphore::new(config.requests_max),
@@ -40,6 +44,7 @@ impl App {
             feeds: Arc::new(Semaphore::new(config.feeds_max)),
             feeds_end: CancellationToken::new(),
             observe: Observe::new(),
+            runtime: Handle::current(),
             draining: AtomicBool::new(false),
             config,
             replicas,

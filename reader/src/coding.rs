@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue, header};
 /// Below this a packet is saved by nothing and the coding's frame eats what it gains.
 const WORTH_BYTES_MIN: usize = 1024;
 
-/// Beyond this a compression takes longer than a worker thread should be held: it moves to the blocking pool.
-const INLINE_BYTES_MAX: usize = 64 << 10;
+/// Beyond this a compression takes longer than a worker, with all its clients, should be held: it moves to the blocking pool.
+const INLINE_BYTES_MAX: usize = 16 << 10;
 
 /// Fast levels: the reader's processors are dearer than the last tenth of size.
 const GZIP_LEVEL: u32 = 3;

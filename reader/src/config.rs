@@ -1,6 +1,7 @@
 //! What the reader can be told, and the checked configuration that the rest of it is built from.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,9 +48,14 @@ pub struct Args {
     #[arg(long, env = "READER_FALLBACK_DATABASE_URL_FILE")]
     fallback_database_url_file: Option<PathBuf>,
 
-    /// Long-lived connections per replica, shared by all requests; a few suffice because statements are pipelined
-    #[arg(long, env = "READER_REPLICA_CONNECTIONS", default_value = "2", value_parser = count(1, 64))]
-    replica_connections: usize,
+    /// Threads that serve requests, each its share of the client connections; by default one per core, 8 at most
+    #[arg(long, env = "READER_WORKERS", value_parser = count(1, 256))]
+    workers: Option<usize>,
+
+    /// Long-lived connections per replica, shared by all requests; by default one per worker, which then has it to itself, and
+    /// two at least, so that one can fail. More gain nothing, as statements are pipelined
+    #[arg(long, env = "READER_REPLICA_CONNECTIONS", value_parser = count(1, 256))]
+    replica_connections: Option<usize>,
 
     /// How often each replica's position is sampled, duration; answers claim a position at most so old
     #[arg(long, env = "READER_POSITION_INTERVAL", default_value = "50ms", value_parser = duration_between(5 * MILLI, 10 * SECOND))]
@@ -172,6 +178,7 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     pub replicas: Vec<Database>,
     pub fallback: Option<Database>,
+    pub workers: usize,
     pub replica_connections: usize,
     pub position_interval: Duration,
     pub replica_silence_max: Duration,
@@ -227,6 +234,7 @@ impl Config {
                 "is less than READER_BODY_BYTES_MAX: one body must fit",
             ));
         }
+        let workers = args.workers.unwrap_or_else(usual_workers);
         let fallback = secret_from(FALLBACK, args.fallback_database_url, args.fallback_database_url_file)?;
         Ok(Self {
             verb: args.verb.unwrap_or(Verb::Run),
@@ -234,7 +242,8 @@ impl Config {
             admin_listen: args.admin_listen,
             replicas,
             fallback: fallback.map(|url| database(FALLBACK, url.expose())).transpose()?,
-            replica_connections: args.replica_connections,
+            workers,
+            replica_connections: args.replica_connections.unwrap_or(workers.max(2)),
             position_interval: args.position_interval,
             replica_silence_max: args.replica_silence_max,
             replica_patience: args.replica_patience,
@@ -260,6 +269,13 @@ impl Config {
             common: args.common,
         })
     }
+}
+
+/// One per core, a container's quota taken into account. Where there is none, a large machine's cores would cost every replica
+/// as many connections, each with fewer look-ups to share a statement.
+fn usual_workers() -> usize {
+    const USUAL_MAX: usize = 8;
+    std::thread::available_parallelism().map_or(1, NonZero::get).min(USUAL_MAX)
 }
 
 fn database(variable: &str, url: &str) -> Result<Database, Invalid> {

@@ -60,7 +60,9 @@ impl hyper::body::Body for Frames {
 pub(crate) fn start(app: &Arc<App>, follower: Follower, first: Option<Heard>, permit: OwnedSemaphorePermit) -> Frames {
     let (sender, frames) = mpsc::channel(1);
     let app = Arc::clone(app);
-    tokio::spawn(async move {
+    // Not on the worker: all feeds wake at once, and look-ups would stand behind them.
+    let runtime = app.runtime.clone();
+    runtime.spawn(async move {
         let open = OpenFeed::new();
         let stream = Stream { app: &app, follower, sender };
         let Err(end) = stream.run(first).await;

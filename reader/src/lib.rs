@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! server    accepts connections, bounds and drains them (connections, unread)
+//! workers   one thread per core: a client's connection and one to each replica share it
 //! refusals  what is no HTTP request is refused with a problem too
 //! gate      the stages of every request, each able to refuse it: size, route, freshness, body, concurrency, deadline
 //! router    the whole API on one page
@@ -61,6 +62,7 @@ mod router;
 mod routes;
 mod server;
 mod unread;
+mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,6 +76,7 @@ use crate::app::App;
 use crate::changes::Changes;
 use crate::config::Config;
 use crate::replicas::Replicas;
+use crate::workers::Workers;
 
 /// Why the reader can't start or go on; the process ends with exit code 1.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +91,9 @@ pub enum RunError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The threads that serve requests can't be had.
+    #[error("can't start the workers (READER_WORKERS): {0}")]
+    Workers(std::io::Error),
     /// A task that never ends has ended: a defect of the reader.
     #[error("a background task ended: {0}")]
     TaskEnded(&'static str),
@@ -102,7 +108,8 @@ pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: Cancellati
     let listener = listen("READER_LISTEN", config.listen).await?;
     let readiness = Readiness::new();
     let accepting = readiness.condition("accepting");
-    let (replicas, mut upkeep) = Replicas::start(&config, readiness.condition("database"));
+    let workers = Arc::new(Workers::start(config.workers).map_err(RunError::Workers)?);
+    let (replicas, mut upkeep) = Replicas::start(&config, &workers, readiness.condition("database"));
     let changes = Changes::start(&config, &replicas, &mut upkeep);
     let admin_stop = CancellationToken::new();
     let mut admin = tokio::spawn(admin::serve(admin_listener, readiness, metrics, admin_stop.clone()));
@@ -110,11 +117,12 @@ pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: Cancellati
     tracing::info!(listen = %app.config.listen, admin_listen = %app.config.admin_listen, "reader started");
 
     tokio::select! {
-        () = server::serve(listener, app, accepting, shutdown) => {}
+        () = server::serve(listener, app, workers.clone(), accepting, shutdown) => {}
         _ = upkeep.join_next() => return Err(RunError::TaskEnded("upkeep of a replica")),
         _ = &mut admin => return Err(RunError::TaskEnded("admin port")),
     }
     upkeep.shutdown().await;
+    drop(workers);
     admin_stop.cancel();
     let _ = tokio::time::timeout(server::ADMIN_STOP_MAX, admin).await;
     Ok(())

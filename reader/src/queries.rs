@@ -24,6 +24,9 @@ use crate::error::Failure;
 use crate::position::{Generation, Positions, RowPosition};
 use crate::replicas::Connection;
 
+/// The most rows of a page that a look-up asks for.
+pub(crate) const PAGE_ROWS_MAX: i64 = 1001;
+
 /// One look-up: a value, so that it can be asked again elsewhere.
 pub(crate) trait Query: Sync {
     /// What the rows say.
@@ -89,8 +92,10 @@ impl Statements {
         );
         // The row comparison is the primary key's order: the page starts at one place of the index.
         let page = format!(
-            "select site_id, instance_id from {g}.app_site where app_id = $1 and (site_id, instance_id) > ($2, $3) \
-             order by site_id, instance_id limit $4"
+            "select site_id, instance_id from ( \
+               select site_id, instance_id from {g}.app_site where app_id = $1 and (site_id, instance_id) > ($2, $3) \
+               order by site_id, instance_id limit {PAGE_ROWS_MAX} \
+             ) r order by site_id, instance_id limit $4"
         );
         let page_documents = format!(
             "select p.site_id, p.instance_id, s.document from ({page}) p join {g}.site_apps s using (site_id) \
@@ -108,7 +113,11 @@ impl Statements {
                order by s.written_at desc, a.site_id, a.app_id limit 1 \
              ) i on true"
         );
-        let (site, app_page, app_page_documents, app_count, instance, sites) = try_join!(
+        // Else Postgres plans most executions anew, to know the values, which takes longer than the look-up. Nothing here gains
+        // by values that are known: keys lead to rows, and a page's bound is written in its statement.
+        let generic = client.batch_execute("set plan_cache_mode = force_generic_plan");
+        let ((), site, app_page, app_page_documents, app_count, instance, sites) = try_join!(
+            generic,
             client.prepare_typed(&site, &[Type::TEXT]),
             client.prepare_typed(&page, &[Type::TEXT, Type::TEXT, Type::TEXT, Type::INT8]),
             client.prepare_typed(&page_documents, &[Type::TEXT, Type::TEXT, Type::TEXT, Type::INT8]),

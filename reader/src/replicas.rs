@@ -24,14 +24,16 @@ use crate::freshness::Demand;
 use crate::observe;
 use crate::position::Grounds;
 use crate::queries::Query;
+use crate::workers::Workers;
 use choice::{Limits, Standing};
-pub(crate) use connection::{Connection, backoff, chain};
+pub(crate) use connection::{CONNECTIONS_BESIDE, Connection, backoff, chain};
 use replica::Lease;
 pub(crate) use replica::Replica;
 
 /// What a replica needs to know of the configuration.
 #[derive(Debug, Clone)]
 struct Settings {
+    workers: usize,
     connections: usize,
     position_interval: Duration,
     silence_max: Duration,
@@ -79,8 +81,9 @@ impl Failure {
 
 impl Replicas {
     /// Starts to connect and to sample, in tasks that never end. `ready` holds while some database can answer.
-    pub(crate) fn start(config: &Config, ready: Condition) -> (Arc<Self>, JoinSet<()>) {
+    pub(crate) fn start(config: &Config, workers: &Workers, ready: Condition) -> (Arc<Self>, JoinSet<()>) {
         let settings = Settings {
+            workers: config.workers,
             connections: config.replica_connections,
             position_interval: config.position_interval,
             silence_max: config.replica_silence_max,
@@ -102,7 +105,7 @@ impl Replicas {
         });
         let mut upkeep = JoinSet::new();
         for replica in all.each() {
-            replica.spawn_upkeep(&mut upkeep);
+            replica.spawn_upkeep(workers, &mut upkeep);
         }
         upkeep.spawn(survey(all.clone(), ready));
         (all, upkeep)
@@ -226,7 +229,7 @@ impl Replicas {
         }
     }
 
-    /// The best connection, as `choice` ranks replicas, and there the one with the fewest statements in flight. Replicas are
+    /// The best connection, as `choice` ranks replicas, and there the one that the worker leases. Replicas are
     /// left out that are not where the client demands, or that have shown to be behind; the primary stands in only where no
     /// replica can answer.
     fn lease(&self, demand: &Demand, behind: &[Lease], failed: Option<&Lease>) -> Result<Lease, Error> {

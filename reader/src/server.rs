@@ -20,6 +20,7 @@ use crate::connections::{Connections, Open};
 use crate::gate;
 use crate::open_files;
 use crate::refusals::Refusals;
+use crate::workers::Workers;
 
 /// Time that the admin port gets to finish its answers, last of all.
 pub(crate) const ADMIN_STOP_MAX: Duration = Duration::from_millis(500);
@@ -28,21 +29,25 @@ pub(crate) const ADMIN_STOP_MAX: Duration = Duration::from_millis(500);
 /// refused by the gate; one beyond this by hyper.
 const HEAD_BUFFER_BYTES: usize = 256 << 10;
 
-/// Headers in a head; more are refused by hyper, however short.
-const HEADERS_MAX: usize = 256;
-
 /// Pause after a failed accept (too many open files): what closes meanwhile makes room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves until `shutdown`, then drains: not ready at once, still accepting for the pre-drain with `Connection: close` on
 /// every answer, then no longer accepting, the requests in hand finished within the drain's time.
-pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, accepting: Condition, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    workers: Arc<Workers>,
+    accepting: Condition,
+    shutdown: CancellationToken,
+) {
     let server = Server {
-        places: Connections::new(open_files::room_for(app.config.connections_max)),
+        places: Connections::new(open_files::room_for(app.config.connections_max, open_files::others(&app.config))),
         connections: GracefulShutdown::new(),
         http: http(&app),
         listener,
         app,
+        workers,
     };
     accepting.set(true, "accepting connections");
     server.accept_until(shutdown.cancelled()).await;
@@ -57,6 +62,7 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, accepting: Condi
 struct Server {
     listener: TcpListener,
     app: Arc<App>,
+    workers: Arc<Workers>,
     places: Arc<Connections>,
     connections: GracefulShutdown,
     http: http1::Builder,
@@ -64,10 +70,7 @@ struct Server {
 
 fn http(app: &App) -> http1::Builder {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(app.config.idle_max)
-        .max_buf_size(HEAD_BUFFER_BYTES)
-        .max_headers(HEADERS_MAX);
+    http.timer(TokioTimer::new()).header_read_timeout(app.config.idle_max).max_buf_size(HEAD_BUFFER_BYTES);
     http
 }
 
@@ -96,6 +99,10 @@ impl Server {
     fn spawn(&self, stream: TcpStream, open: Open) {
         // Answers are written whole; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
+        // Off this runtime's poll and onto that of its worker.
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
         let (app, open) = (self.app.clone(), Arc::new(open));
         let service = {
             let (app, open) = (app.clone(), open.clone());
@@ -112,11 +119,16 @@ impl Server {
                 }
             })
         };
-        let stream = Refusals::new(stream, app.clone());
-        let connection = self.connections.watch(self.http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
+        let (http, watcher) = (self.http.clone(), self.connections.watcher());
+        self.workers.next().spawn(async move {
+            let stream = match TcpStream::from_std(stream) {
+                Ok(stream) => Refusals::new(stream, app.clone()),
+                Err(error) => return tracing::warn!(%error, "can't serve a connection"),
+            };
+            let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
             app.observe.connection_opened();
             tokio::select! {
+                biased;
                 // A client that breaks off, or is too slow, is no error of the reader.
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%error, "connection ended");

@@ -101,7 +101,10 @@ impl Connection {
     }
 }
 
-/// The pool that connections come from: as many as the replica's places, one for the sampler and one for the change log.
+/// Connections to a replica beside those of its places: one for the sampler and one for the change log.
+pub(crate) const CONNECTIONS_BESIDE: usize = 2;
+
+/// The pool that connections come from.
 ///
 /// Sessions can't write, and no statement runs longer than a request may.
 pub(super) fn pool(database: &Database, settings: &Settings) -> Pool {
@@ -118,7 +121,7 @@ pub(super) fn pool(database: &Database, settings: &Settings) -> Pool {
     }
     let manager = Manager::from_config(connect, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Pool::builder(manager)
-        .max_size(settings.connections + 2)
+        .max_size(settings.connections + CONNECTIONS_BESIDE)
         .create_timeout(Some(CONNECT_TIME_MAX))
         .runtime(Runtime::Tokio1)
         .build()

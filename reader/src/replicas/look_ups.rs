@@ -1,8 +1,8 @@
 //! Look-ups of sites that share a round trip.
 //!
-//! Look-ups that come while a connection has others on the wire wait for its turn and then go together, as one statement.
-//! Nothing waits on a timer: on an idle connection a look-up goes at once, alone; the busier the replica, the more share
-//! one statement, and the less each costs.
+//! Look-ups that come while a connection has others on the wire, or has just sent many, wait for its turn and then go
+//! together, as one statement: a row of it costs Postgres a third of what it costs alone. Few are never held back; the
+//! busier the replica, the more share one statement, and the less each costs.
 
 use std::collections::HashMap;
 use std::mem;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant, sleep_until};
 use tokio_postgres::Error;
 
 use super::connection::Connection;
@@ -22,6 +23,13 @@ const SHARED_MAX: usize = 128;
 
 /// Statements of look-ups that a connection has on the wire: while one's rows are read, the server works on the next.
 const ROUNDS_MAX: usize = 2;
+
+/// How long look-ups are gathered for the next statement after one that [`GATHERED_MIN`] have shared: as many will share the next
+/// one too. A look-up that comes then waits for half of it on average.
+const GATHERED_FOR: Duration = Duration::from_millis(1);
+
+/// Fewer gain too little by sharing to be held back for it.
+const GATHERED_MIN: usize = 6;
 
 /// Look-ups that wait for a connection; those who come when there are so many wait to be let in, up to their deadlines.
 const WAITING_MAX: usize = 4096;
@@ -55,16 +63,37 @@ pub(super) async fn ask(
 
 /// Sends a connection's look-ups for as long as it is polled.
 pub(super) async fn serve(connection: &Connection, mut queue: mpsc::Receiver<LookUp>) {
-    let (mut rounds, mut waiting) = (FuturesUnordered::new(), Vec::new());
+    let (mut rounds, mut waiting, mut gathering) = (FuturesUnordered::new(), Vec::new(), Gathering::default());
     loop {
         tokio::select! {
             biased;
             Some(()) = rounds.next() => {}
-            count = queue.recv_many(&mut waiting, SHARED_MAX), if rounds.len() < ROUNDS_MAX => match count {
+            count = gathering.take(&mut queue, &mut waiting), if rounds.len() < ROUNDS_MAX => match count {
                 0 => return,
                 _ => rounds.push(round(connection, mem::take(&mut waiting))),
             },
         }
+    }
+}
+
+/// When the next statement may go, and with how many look-ups.
+#[derive(Debug, Default)]
+struct Gathering {
+    until: Option<Instant>,
+}
+
+impl Gathering {
+    /// Takes what waits, at least one and at most [`SHARED_MAX`]; none when nobody is left to leave any. Loses nothing when it
+    /// is dropped before.
+    async fn take<T>(&mut self, queue: &mut mpsc::Receiver<T>, waiting: &mut Vec<T>) -> usize {
+        if let Some(until) = self.until
+            && queue.len() < SHARED_MAX
+        {
+            sleep_until(until).await;
+        }
+        let count = queue.recv_many(waiting, SHARED_MAX).await;
+        self.until = (count >= GATHERED_MIN).then(|| Instant::now() + GATHERED_FOR);
+        count
     }
 }
 
@@ -108,5 +137,38 @@ fn answer(look_ups: Vec<LookUp>, found: HashMap<String, FoundSite>) {
     for LookUp { site_id, waiter, .. } in look_ups {
         // As above. A site that several ask for is read once; its bytes are shared.
         let _ = waiter.send(Ok(found.get(&site_id).cloned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn few_go_at_once_and_a_crowd_is_gathered() {
+        let (sender, mut queue) = mpsc::channel(SHARED_MAX + 2);
+        let (mut gathering, mut waiting) = (Gathering::default(), Vec::new());
+        let leave = async |count: usize| {
+            for number in 0..count {
+                sender.send(number).await.unwrap();
+            }
+        };
+        for few in [1, GATHERED_MIN - 1, 1, GATHERED_MIN] {
+            leave(few).await;
+            assert_eq!(gathering.take(&mut queue, &mut waiting).now_or_never(), Some(few));
+        }
+        leave(1).await;
+        assert_eq!(gathering.take(&mut queue, &mut waiting).now_or_never(), None, "more may come");
+        leave(1).await;
+        assert_eq!(gathering.take(&mut queue, &mut waiting).await, 2, "both: none was lost when it was dropped");
+        leave(GATHERED_MIN).await;
+        assert_eq!(gathering.take(&mut queue, &mut waiting).now_or_never(), Some(GATHERED_MIN), "two were few");
+        leave(SHARED_MAX + 1).await;
+        assert_eq!(gathering.take(&mut queue, &mut waiting).now_or_never(), Some(SHARED_MAX), "no more would fit");
+        assert_eq!(gathering.take(&mut queue, &mut waiting).await, 1);
+        drop(sender);
+        assert_eq!(gathering.take(&mut queue, &mut waiting).await, 0);
     }
 }

@@ -19,9 +19,13 @@ use crate::config::Database;
 use crate::error::Failure;
 use crate::position::{Grounds, Position, Sample};
 use crate::queries::Query;
+use crate::workers::{self, Workers};
 
 /// A position that stands for so long is usual: on an idle system it moves once a second.
 const STANDS_USUALLY: Duration = Duration::from_secs(2);
+
+/// Look-ups that a worker's own connection may have in flight beyond twice those of the least busy one: what a burst brings.
+const OWN_AHEAD_MAX: usize = 64;
 
 /// A database and all that is known of it. Requests read it, its upkeep tasks write it.
 #[derive(Debug)]
@@ -79,9 +83,9 @@ impl Replica {
     }
 
     /// Starts the tasks that connect each place and the one that samples; they run until they are aborted.
-    pub(super) fn spawn_upkeep(self: &Arc<Self>, upkeep: &mut JoinSet<()>) {
+    pub(super) fn spawn_upkeep(self: &Arc<Self>, workers: &Workers, upkeep: &mut JoinSet<()>) {
         for place in 0..self.places.len() {
-            upkeep.spawn(connection::keep(self.clone(), place));
+            upkeep.spawn_on(connection::keep(self.clone(), place), workers.of(place));
         }
         upkeep.spawn(sampler::keep(self.clone()));
     }
@@ -249,18 +253,30 @@ impl Replica {
         read(&self.sample).as_ref().is_some_and(|sample| sample.reaches(position))
     }
 
-    /// The open connection with the fewest statements in flight, but not the one that just failed; none while the replica
-    /// is not at the position.
+    /// The worker's own connection while it is not far behind the least busy one, else that one; the one that just failed only
+    /// where no other is open. None while the replica is not at the position.
     pub(super) fn lease(self: &Arc<Self>, position: Option<&Position>, failed: Option<&Lease>) -> Option<Lease> {
         let reaches = |sample: &Arc<Sample>| position.is_none_or(|position| sample.reaches(position));
         let sample = read(&self.sample).clone().filter(reaches)?;
-        let open = self.places.iter().filter_map(|place| read(place).clone().filter(|c| c.is_open()));
-        let other = open.filter(|c| failed.is_none_or(|lease| !Arc::ptr_eq(&lease.connection, c)));
-        let connection = other.min_by_key(|connection| connection.in_flight.load(Ordering::Relaxed))?;
+        let open = || self.places.iter().map(|place| read(place).clone().filter(|c| c.is_open())).enumerate();
+        let is_own = |place: usize| workers::is_here(place, self.settings.workers);
+        let busy = |connection: &Arc<Connection>| {
+            let has_failed = failed.is_some_and(|lease| Arc::ptr_eq(&lease.connection, connection));
+            (has_failed, connection.in_flight.load(Ordering::Relaxed))
+        };
+        let least = open().filter_map(|(_, connection)| connection).min_by_key(busy)?;
+        let own = open().filter_map(|(place, connection)| connection.filter(|_| is_own(place))).min_by_key(busy);
+        let connection = own.filter(|own| keeps_to_own(busy(own), busy(&least))).unwrap_or(least);
         connection.in_flight.fetch_add(1, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Some(Lease { replica: self.clone(), connection, sample })
     }
+}
+
+/// Whether a worker asks its own connection, going by what has failed and what is in flight there and on the least busy one. One
+/// that is slow, or mute, so takes no more than its share of the requests that may be in hand.
+fn keeps_to_own((own_failed, own): (bool, usize), (least_failed, least): (bool, usize)) -> bool {
+    (!own_failed || least_failed) && own <= 2 * least + OWN_AHEAD_MAX
 }
 
 /// The right to send one statement over a connection, counted as in flight until it is dropped.
@@ -332,4 +348,23 @@ fn lock<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_leaves_its_own_connection_when_it_failed_or_is_far_behind() {
+        for (own, least, keeps) in [
+            ((false, 0), (false, 0), true),
+            ((false, OWN_AHEAD_MAX), (false, 0), true),
+            ((false, OWN_AHEAD_MAX + 1), (false, 0), false),
+            ((false, 200), (false, 100), true),
+            ((true, 0), (false, 50), false),
+            ((true, 0), (true, 0), true),
+        ] {
+            assert_eq!(keeps_to_own(own, least), keeps, "{own:?} {least:?}");
+        }
+    }
 }

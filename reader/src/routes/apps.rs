@@ -10,10 +10,11 @@ use crate::error::Error;
 use crate::openapi::schema;
 use crate::page;
 use crate::position::number;
-use crate::queries::{AppCount, AppPage, AppPageRow, PageKey};
+use crate::queries::{AppCount, AppPage, AppPageRow, PAGE_ROWS_MAX, PageKey};
 use crate::request::Call;
 
-const LIMIT_MAX: i64 = 1000;
+/// One row more is asked for, to know whether there is a next page.
+const LIMIT_MAX: i64 = PAGE_ROWS_MAX - 1;
 const LIMIT_DEFAULT: i64 = 100;
 
 /// `GET /v1/apps/{app_id}`: how many sites have it.
