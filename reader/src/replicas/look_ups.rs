@@ -28,8 +28,8 @@ const ROUNDS_MAX: usize = 2;
 /// one too. A look-up that comes then waits for half of it on average.
 const GATHERED_FOR: Duration = Duration::from_millis(1);
 
-/// Fewer gain too little by sharing to be held back for it.
-const GATHERED_MIN: usize = 6;
+/// Two clients that happen to ask at once are not held back: they would meet again and again.
+const GATHERED_MIN: usize = 3;
 
 /// Look-ups that wait for a connection; those who come when there are so many wait to be let in, up to their deadlines.
 const WAITING_MAX: usize = 4096;
@@ -155,7 +155,7 @@ mod tests {
                 sender.send(number).await.unwrap();
             }
         };
-        for few in [1, GATHERED_MIN - 1, 1, GATHERED_MIN] {
+        for few in [1, 2, 2, GATHERED_MIN] {
             leave(few).await;
             assert_eq!(gathering.take(&mut queue, &mut waiting).now_or_never(), Some(few));
         }
