@@ -33,7 +33,6 @@ pub(crate) use replica::Replica;
 /// What a replica needs to know of the configuration.
 #[derive(Debug, Clone)]
 struct Settings {
-    workers: usize,
     connections: usize,
     position_interval: Duration,
     silence_max: Duration,
@@ -83,7 +82,6 @@ impl Replicas {
     /// Starts to connect and to sample, in tasks that never end. `ready` holds while some database can answer.
     pub(crate) fn start(config: &Config, workers: &Workers, ready: Condition) -> (Arc<Self>, JoinSet<()>) {
         let settings = Settings {
-            workers: config.workers,
             connections: config.replica_connections,
             position_interval: config.position_interval,
             silence_max: config.replica_silence_max,

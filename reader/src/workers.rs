@@ -13,7 +13,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 thread_local! {
-    static CURRENT: Cell<Option<usize>> = const { Cell::new(None) };
+    /// A worker's number, and of how many.
+    static CURRENT: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
 }
 
 /// The threads; they end, with all that runs on them, when this is dropped.
@@ -34,7 +35,7 @@ impl Workers {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (handle, stopped) = (runtime.handle().clone(), stop.clone());
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                CURRENT.set(Some(number));
+                CURRENT.set(Some((number, count)));
                 runtime.block_on(stopped.cancelled());
             })?;
             Ok(handle)
@@ -54,7 +55,7 @@ impl Workers {
     }
 }
 
-/// Whether the connections of this number run on the thread that asks, of so many workers.
-pub(crate) fn is_here(place: usize, workers: usize) -> bool {
-    CURRENT.get() == Some(place % workers)
+/// Whether the connections of this number run on the thread that asks.
+pub(crate) fn is_here(place: usize) -> bool {
+    CURRENT.get().is_some_and(|(number, count)| place % count == number)
 }

@@ -259,13 +259,13 @@ impl Replica {
         let reaches = |sample: &Arc<Sample>| position.is_none_or(|position| sample.reaches(position));
         let sample = read(&self.sample).clone().filter(reaches)?;
         let open = || self.places.iter().map(|place| read(place).clone().filter(|c| c.is_open())).enumerate();
-        let is_own = |place: usize| workers::is_here(place, self.settings.workers);
         let busy = |connection: &Arc<Connection>| {
             let has_failed = failed.is_some_and(|lease| Arc::ptr_eq(&lease.connection, connection));
             (has_failed, connection.in_flight.load(Ordering::Relaxed))
         };
         let least = open().filter_map(|(_, connection)| connection).min_by_key(busy)?;
-        let own = open().filter_map(|(place, connection)| connection.filter(|_| is_own(place))).min_by_key(busy);
+        let own =
+            open().filter_map(|(place, connection)| connection.filter(|_| workers::is_here(place))).min_by_key(busy);
         let connection = own.filter(|own| keeps_to_own(busy(own), busy(&least))).unwrap_or(least);
         connection.in_flight.fetch_add(1, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
