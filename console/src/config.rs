@@ -9,8 +9,8 @@ use messaging::settings::{self, Settings};
 use shared::config::{Common, Invalid, duration_between};
 
 pub use verbs::{
-    BlockingArgs, BlockingVerb, ContinueArgs, DeadLettersArgs, DeadLettersVerb, DifferenceArgs, LetterArgs, ParkedArgs,
-    ParkedVerb, PartitionArgs, RecordArgs, RedriveArgs, ShowArgs, TokenArgs, Verb, Why,
+    BlockingArgs, BlockingVerb, DeadLettersArgs, DeadLettersVerb, DifferenceArgs, LetterArgs, ParkedArgs, ParkedVerb,
+    PartitionArgs, RecordArgs, RedriveArgs, ShowArgs, TokenArgs, Verb, WhichArgs, Why,
 };
 
 use crate::{access::Tokens, redaction::Redaction, services::ServiceAddress};

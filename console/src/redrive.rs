@@ -42,7 +42,7 @@ use crate::fingerprint::Fingerprint;
 pub(crate) use difference::difference;
 pub use edit::{Before, Edit, Kept, Part};
 pub(crate) use edit::{EDIT_BYTES_MAX, Editable};
-pub(crate) use plan::{Wanted, begin, count, editable, last};
+pub(crate) use plan::{Wanted, begin, count, editable, halt, last};
 pub(crate) use work::{Stop, work};
 pub(crate) use workers::Workers;
 

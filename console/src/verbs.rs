@@ -1,7 +1,8 @@
 //! The same on the command line: each verb works straight on Kafka, with its access rules, whether a console serves or not.
 //!
 //! What is shown is one snapshot, taken when all followed topics are read. A command waits for what its group makes of it. A
-//! redrive runs in this process; Ctrl-C stops it between two transactions, and `dead-letters continue` goes on.
+//! redrive runs in this process; Ctrl-C stops it between two transactions, `dead-letters stop` fences it from elsewhere, and
+//! `dead-letters continue` goes on.
 
 mod show;
 
@@ -17,8 +18,8 @@ use crate::{
     access,
     commands::{self, Wanted},
     config::{
-        BlockingArgs, BlockingVerb, Config, ContinueArgs, DeadLettersArgs, DeadLettersVerb, LetterArgs, ParkedArgs,
-        ParkedVerb, PartitionArgs, RedriveArgs, ShowArgs, TokenArgs,
+        BlockingArgs, BlockingVerb, Config, DeadLettersArgs, DeadLettersVerb, LetterArgs, ParkedArgs, ParkedVerb,
+        PartitionArgs, RedriveArgs, ShowArgs, TokenArgs, WhichArgs,
     },
     error::Error,
     fingerprint::Fingerprint,
@@ -115,6 +116,12 @@ pub async fn dead_letters(config: &Config, asked: &DeadLettersArgs) -> anyhow::R
         Some(DeadLettersVerb::Difference(asked)) => {
             let difference = redrive::difference(&config.kafka, &config.redaction, &asked.id).await;
             show::text(&json!(difference.map_err(of_redrive)?).to_string());
+            Ok(())
+        }
+        Some(DeadLettersVerb::Stop(asked)) => {
+            let why = Stop { by: asked.why.by.clone(), reason: asked.why.reason.clone() };
+            let stopped = redrive::halt(&config.kafka, &asked.id, why).await.map_err(of_redrive)?;
+            show::text(&json!(stopped.without_contents()).to_string());
             Ok(())
         }
         Some(DeadLettersVerb::Continue(asked)) => go_on(config, asked).await,
@@ -230,7 +237,7 @@ async fn begin(config: &Config, asked: &RedriveArgs) -> anyhow::Result<()> {
     work(config, redrive, &asked.why.by, &asked.why.reason).await
 }
 
-async fn go_on(config: &Config, asked: &ContinueArgs) -> anyhow::Result<()> {
+async fn go_on(config: &Config, asked: &WhichArgs) -> anyhow::Result<()> {
     let redrive = redrive::last(&config.kafka, &asked.id).await.map_err(of_redrive)?;
     if redrive.state == RedriveState::Done {
         return Err(Refused(format!("{} is done", asked.id)).into());

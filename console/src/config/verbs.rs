@@ -81,14 +81,16 @@ pub struct DeadLettersArgs {
 pub enum DeadLettersVerb {
     /// Show letters of a topic, redacted
     Show(ShowArgs),
-    /// Give letters back to their source topic, each once; Ctrl-C stops it, `continue` goes on
+    /// Give letters back to their source topic, each once; Ctrl-C or `stop` stops it, `continue` goes on
     Redrive(RedriveArgs),
     /// Show what may be edited of a letter, as `redrive --edit` takes it; what is hidden here is left out
     Edit(LetterArgs),
     /// Show what a redrive has changed of the letter that it moved, redacted
     Difference(DifferenceArgs),
+    /// Stop a redrive, wherever it is worked on
+    Stop(WhichArgs),
     /// Go on with a redrive that was stopped, here or elsewhere
-    Continue(ContinueArgs),
+    Continue(WhichArgs),
 }
 
 /// A record that holds something up.
@@ -198,9 +200,9 @@ pub struct RedriveArgs {
     pub why: Why,
 }
 
-/// Which redrive goes on.
+/// Which redrive is stopped, or goes on.
 #[derive(Debug, Clone, Args)]
-pub struct ContinueArgs {
+pub struct WhichArgs {
     /// Its id, as `console redrives` shows it
     #[arg(value_name = "ID")]
     pub id: String,

@@ -13,9 +13,10 @@ use messaging::{
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::{
-    Counts, Edit, Editable, REDRIVES_TOPIC, Redrive, RedriveError, RedriveState, Selection, Step,
+    Counts, Edit, Editable, REDRIVES_TOPIC, Redrive, RedriveError, RedriveState, Selection, Step, Stop,
     ledger::Ledger,
     scan::{BatchMax, Scan},
+    work,
 };
 use crate::{
     letter::{Raw, origin},
@@ -193,6 +194,13 @@ pub(crate) async fn last(settings: &Settings, id: &str) -> Result<Redrive, Redri
         last.ok_or_else(|| RedriveError::Refused(format!("there is no redrive {id}")))
     })
     .await
+}
+
+/// Stops one that is not worked on here, perhaps nowhere: its process may have been killed.
+pub(crate) async fn halt(settings: &Settings, id: &str, why: Stop) -> Result<Redrive, RedriveError> {
+    let redrive = last(settings, id).await?;
+    let settings = settings.clone();
+    blocking(move || work::stop(&settings, &redrive, &why)).await
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

@@ -62,8 +62,10 @@ pub(crate) fn work(
     stop: &Receiver<Stop>,
 ) -> Result<Redrive, RedriveError> {
     let worker = Worker::begin(settings, &redrive)?;
+    let event = if worker.last.is_some() { StepEvent::Continued } else { StepEvent::Begun };
+    // Whoever was fenced may have gone on since it was looked up.
+    redrive = worker.last.clone().unwrap_or(redrive);
     let mut scan = Scan::new(settings, &redrive)?;
-    let event = if worker.is_known { StepEvent::Continued } else { StepEvent::Begun };
     redrive.state = RedriveState::Running;
     worker.commit(&Batch::default(), step(event, by, reason, &redrive))?;
     let max = BatchMax { letters: letters_max(redrive.rate_per_second), bytes: BYTES_MAX, scanned: SCANNED_MAX };
@@ -89,6 +91,22 @@ pub(crate) fn work(
         due = due.max(Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or(due))
             + Duration::from_secs(1) * u32::try_from(batch.letters.len()).unwrap_or(u32::MAX) / redrive.rate_per_second;
     }
+}
+
+/// Stops a redrive that another process works on, or nobody any more: whoever works on its topic commits nothing behind this. Blocks its
+/// thread. One that is stopped already stays as it is.
+pub(crate) fn stop(settings: &Settings, redrive: &Redrive, why: &Stop) -> Result<Redrive, RedriveError> {
+    let worker = Worker::begin(settings, redrive)?;
+    let mut redrive = worker.last.clone().unwrap_or_else(|| redrive.clone());
+    match redrive.state {
+        RedriveState::Done => return Err(RedriveError::Refused(format!("{} is done", redrive.id))),
+        RedriveState::Stopped => {}
+        RedriveState::Running => {
+            redrive.state = RedriveState::Stopped;
+            worker.commit(&Batch::default(), step(StepEvent::Stopped, &why.by, &why.reason, &redrive))?;
+        }
+    }
+    Ok(redrive)
 }
 
 fn letters_max(rate_per_second: u32) -> usize {
@@ -122,8 +140,8 @@ fn step(event: StepEvent, by: &str, reason: &str, redrive: &Redrive) -> Step {
 struct Worker {
     producer: Producer,
     ledger: Ledger,
-    /// There are steps of this redrive already.
-    is_known: bool,
+    /// How this redrive stood at its last step, when there is one already.
+    last: Option<Redrive>,
     /// Partitions of the source topic.
     partitions: BTreeMap<String, i32>,
     dead_letter_topic: String,
@@ -138,7 +156,7 @@ impl Worker {
             .create()
             .map_err(RedriveError::kafka("the producer"))?;
         let (ledger, partitions) = (Ledger::default(), BTreeMap::new());
-        let worker = Self { producer, ledger, is_known: false, partitions, dead_letter_topic: topic.clone() };
+        let worker = Self { producer, ledger, last: None, partitions, dead_letter_topic: topic.clone() };
         worker.call("taking the dead letters over", |producer| producer.init_transactions(ANSWER_MAX))?;
         let looker = onlooker(settings, &[]).map_err(RedriveError::kafka("the source topic"))?;
         let id = messaging::topic_id::fetch(&looker, topic).map_err(RedriveError::kafka("the dead-letter topic"))?;
@@ -147,14 +165,18 @@ impl Worker {
                 "{topic} was deleted and made anew: its letters are other ones"
             )));
         }
-        let mut is_known = false;
-        let each = |step: Step| is_known |= step.redrive.id == redrive.id;
+        let mut last = None;
+        let each = |step: Step| {
+            if step.redrive.id == redrive.id {
+                last = Some(step.redrive);
+            }
+        };
         let ledger = Ledger::read(settings, topic, redrive.topic_id.as_deref(), each)?;
         let metadata = looker.fetch_metadata(None, ANSWER_MAX).map_err(RedriveError::kafka("the source topic"))?;
         let count = |of: usize| i32::try_from(of).unwrap_or(i32::MAX);
         let all = metadata.topics().iter().map(|of| (of.name().to_owned(), count(of.partitions().len())));
         let partitions = all.filter(|(of, count)| *count > 0 && topic.starts_with(of.as_str())).collect();
-        Ok(Self { ledger, is_known, partitions, ..worker })
+        Ok(Self { ledger, last, partitions, ..worker })
     }
 
     /// Puts the records into their topic and the step beside them; both are there, or neither.

@@ -106,10 +106,12 @@ pub(crate) async fn stop(
 ) -> Result<StatusCode, Error> {
     wants(&caller, Role::Operate)?;
     let reason = why(&app, &id, body(sent)?)?;
-    match app.workers.stop(&id, Stop { by: caller.name, reason }) {
-        true => Ok(StatusCode::ACCEPTED),
-        false => Err(Error::Conflict("this console does not work on it".to_owned())),
+    let why = Stop { by: caller.name, reason };
+    if !app.workers.stop(&id, why.clone()) {
+        let _place = app.place()?;
+        redrive::halt(&app.settings, &id, why).await?;
     }
+    Ok(StatusCode::ACCEPTED)
 }
 
 pub(crate) async fn go_on(

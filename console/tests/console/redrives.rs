@@ -131,19 +131,31 @@ async fn ten_thousand_letters_go_back_at_a_rate_through_stops_and_kills_and_none
     Ok(())
 }
 
-/// A second console takes a redrive over while the first is at it: the first ends, and does nothing more.
+/// A second console takes a redrive over while the first is at it, and the command line stops it there: each ends, and does nothing more.
 async fn taken_over(stage: &Stage, first: &Console, topic: &str, fingerprint: &str) -> Result<()> {
     let second = stage.console(&[]).await?;
     let id = begin(first, topic, fingerprint, 50).await?;
     let before = until_moved(first, &id, 20).await?;
     until_moved(&second, &id, 20).await?;
     ensure!(change(&second, &id, "continue", fingerprint).await? == 202);
-    let ended = |all: &Value| row(all, &id)?["failure"].as_str().map(str::to_owned);
-    let failure = first.until("the first has ended", "/v1/redrives", ended).await?;
-    ensure!(failure.contains("another worker has taken over"), "{failure}");
+    fenced(first, &id).await?;
     until_moved(&second, &id, before + 20).await?;
-    ensure!(change(&second, &id, "stop", fingerprint).await? == 202);
-    until_state(&second, &id, "stopped").await.map(drop)
+    let (stopped, code) = stage.verb(&["dead-letters", "stop", &id, "--reason", "too fast"]).await?;
+    ensure!(code == 0 && stopped["state"] == "stopped", "{code} {stopped}");
+    fenced(&second, &id).await?;
+    let told = until_state(&second, &id, "stopped").await?;
+    ensure!(told["counts"] == stopped["counts"], "nothing is moved behind a stop: {told} {stopped}");
+    ensure!(change(first, &id, "stop", fingerprint).await? == 202, "it may be stopped where nobody works on it");
+    ensure!(until_state(&second, &id, "stopped").await?["counts"] == stopped["counts"]);
+    Ok(())
+}
+
+/// Waits until a console has lost a redrive to another worker.
+async fn fenced(console: &Console, id: &str) -> Result<()> {
+    let ended = |all: &Value| row(all, id)?["failure"].as_str().map(str::to_owned);
+    let failure = console.until("it has ended", "/v1/redrives", ended).await?;
+    ensure!(failure.contains("another worker has taken over"), "{failure}");
+    Ok(())
 }
 
 async fn all_went_back_once(stage: &Stage, letters: &[Buried]) -> Result<()> {
