@@ -43,8 +43,7 @@ pub(crate) fn check(
     rows_max: u64,
 ) -> Result<Plan, Error> {
     let (mut text, mut table) = (Text::new(reading.written), Table::new(reading.delimiter));
-    let mut counts =
-        Counts { asked: &reading.asked, rows_max, header: None, rows: 0, jobs: 0, cutter: Cutter::default() };
+    let mut counts = Counts { asked: &reading.asked, rows_max, header: None, rows: 0, jobs: 0, cutter: Cutter::new() };
     loop {
         let (bytes, last) = match chunks.blocking_recv() {
             Some(Chunk::Bytes(bytes)) => (bytes, false),

@@ -1,7 +1,7 @@
 //! Rows to jobs. Both passes over a file cut it here, so that they cut it alike.
 
 use serde::{Serialize, Serializer};
-use shared::import::{Columns, ImportId, JOB_BYTES_MAX, JobRecord, Mode, ROWS_PER_JOB};
+use shared::import::{Columns, ImportId, JOB_BYTES_MAX, JobRecord, Mode, ROWS_OF_FIRST_JOB, ROWS_PER_JOB};
 
 use crate::table::RowView;
 
@@ -14,19 +14,28 @@ pub(crate) struct Piece {
 }
 
 /// Cuts one file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cutter {
     open: Piece,
+    /// Most rows of the open piece.
+    rows_max: usize,
     row: Vec<u8>,
 }
 
 impl Cutter {
+    pub(crate) fn new() -> Self {
+        Self { open: Piece::default(), rows_max: ROWS_OF_FIRST_JOB, row: Vec::new() }
+    }
+
     /// Adds a row; gives the piece before it when that has no place for it.
     pub(crate) fn add(&mut self, row: RowView<'_>) -> Option<Piece> {
         self.row.clear();
         serde_json::to_writer(&mut self.row, &(row.line, Fields(row))).expect("texts are JSON");
-        let is_full = self.open.rows == ROWS_PER_JOB || self.open.json.len() + 1 + self.row.len() > JOB_BYTES_MAX;
+        let is_full = self.open.rows == self.rows_max || self.open.json.len() + 1 + self.row.len() > JOB_BYTES_MAX;
         let full = (is_full && self.open.rows > 0).then(|| std::mem::take(&mut self.open));
+        if full.is_some() {
+            self.rows_max = ROWS_PER_JOB;
+        }
         match self.open.rows {
             0 => self.open.first_line = row.line,
             _ => self.open.json.push(b','),
@@ -93,7 +102,7 @@ mod tests {
     use crate::table::{COLUMNS_MAX, FIELD_BYTES_MAX, Table};
 
     fn cut(text: &str) -> Vec<JobRecord> {
-        let (mut table, mut cutter, mut pieces) = (Table::new(Some(b',')), Cutter::default(), Vec::new());
+        let (mut table, mut cutter, mut pieces) = (Table::new(Some(b',')), Cutter::new(), Vec::new());
         let mut add = |row: RowView<'_>| {
             pieces.extend(cutter.add(row));
             Ok(())
@@ -119,8 +128,8 @@ mod tests {
     fn jobs_hold_every_row_once_in_order_and_stay_below_their_limits() {
         let text: String = (0..1201).map(|n| format!("a{n}@example.org,\"N \"\"{n}\"\"\"\n")).collect();
         let jobs = cut(&text);
-        assert_eq!(jobs.iter().map(|job| job.rows.len()).collect::<Vec<_>>(), [500, 500, 201]);
-        assert_eq!(jobs.iter().map(|job| job.first_line).collect::<Vec<_>>(), [1, 501, 1001]);
+        assert_eq!(jobs.iter().map(|job| job.rows.len()).collect::<Vec<_>>(), [50, 500, 500, 151]);
+        assert_eq!(jobs.iter().map(|job| job.first_line).collect::<Vec<_>>(), [1, 51, 551, 1051]);
         for (number, row) in jobs.iter().flat_map(|job| &job.rows).enumerate() {
             assert_eq!(row.0, number as u64 + 1);
             assert_eq!(row.1, [format!("a{number}@example.org"), format!("N \"{number}\"")]);

@@ -78,8 +78,7 @@ fn send_jobs(
     plan: &Plan,
     file: &SpoolFile,
 ) -> Result<u32, Error> {
-    let (mut table, mut cutter, mut is_header, mut job) =
-        (Table::new(Some(plan.delimiter)), Cutter::default(), true, 0);
+    let (mut table, mut cutter, mut is_header, mut job) = (Table::new(Some(plan.delimiter)), Cutter::new(), true, 0);
     let mut pieces: Vec<Piece> = Vec::new();
     let mut send = |pieces: &mut Vec<Piece>| {
         pieces.drain(..).try_for_each(|piece| {

@@ -22,7 +22,7 @@ mod progress;
 mod progress_tests;
 
 pub use channel::{CHANNEL_SECRET_BYTES_MIN, ChannelError, ChannelId, ChannelSecret};
-pub use job::{Columns, ImportId, JOB_BYTES_MAX, JobRecord, Mode, ROWS_PER_JOB, Row};
+pub use job::{Columns, ImportId, JOB_BYTES_MAX, JobRecord, Mode, ROWS_OF_FIRST_JOB, ROWS_PER_JOB, Row};
 pub use notification::{Notification, NotificationKind};
 pub use progress::{JobSet, Progress, ProgressCommand, RowCounts, State, apply};
 

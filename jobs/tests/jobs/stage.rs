@@ -103,6 +103,13 @@ impl Stage {
         Ok(stream)
     }
 
+    /// The most memory that the process has had resident.
+    pub fn peak_kib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next());
+        Ok(peak.context("a peak")?.parse()?)
+    }
+
     /// Files in the spool.
     pub fn spooled(&self) -> Result<usize> {
         let names = std::fs::read_dir(self.files.path())?.map(|entry| Ok(entry?.file_name()));

@@ -1,8 +1,9 @@
 //! Uploads: the whole import, or nothing of it.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::Shutdown,
+    thread,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -41,11 +42,11 @@ async fn a_file_becomes_jobs_in_one_transaction_and_its_repeat_the_same_import()
 
     let told = stage.get(&import).await?;
     ensure!(
-        told["state"] == "accepted" && told["rows"] == 1201 && told["jobs"] == 3 && told["mode"] == "check",
+        told["state"] == "accepted" && told["rows"] == 1201 && told["jobs"] == 4 && told["mode"] == "check",
         "{told}"
     );
-    let (jobs, commands) = stage.log(3, 1).await?;
-    ensure!(jobs.len() == 3 && commands.len() == 1, "{} jobs, {commands:?}", jobs.len());
+    let (jobs, commands) = stage.log(4, 1).await?;
+    ensure!(jobs.len() == 4 && commands.len() == 1, "{} jobs, {commands:?}", jobs.len());
     let id = import.rsplit('/').next().and_then(ImportId::parse).context("an id")?;
     ensure!(commands[0].0 == id.to_string() && commands[0].1["open"]["rows"] == 1201, "{commands:?}");
     let rows: Vec<_> = jobs.iter().flat_map(|job| &job.rows).collect();
@@ -53,7 +54,7 @@ async fn a_file_becomes_jobs_in_one_transaction_and_its_repeat_the_same_import()
         ensure!(row.0 == n as u64 + 2 && row.1 == [format!("Doe, {n}"), format!("n{n}@example.org"), "x".to_owned()]);
     }
     for (number, job) in (0..).zip(&jobs) {
-        ensure!((job.import_id, job.job, job.jobs, job.mode) == (id, number, 3, Mode::Check));
+        ensure!((job.import_id, job.job, job.jobs, job.mode) == (id, number, 4, Mode::Check));
         ensure!((job.columns.email, job.columns.name, job.columns.phone, job.fields) == (1, Some(0), None, 3));
         ensure!((job.owner_id.as_str(), job.channel_id.as_str()) == ("ada", stage.channel.as_str()));
     }
@@ -70,7 +71,7 @@ async fn a_file_becomes_jobs_in_one_transaction_and_its_repeat_the_same_import()
     ensure!(stage.spooled()? == 0, "nothing stays in the spool");
     let cancel = stage.url(&format!("{other}/cancel"));
     ensure!(answered(|| stage.http.post(&cancel)).await?.status() == 202);
-    let (_, commands) = stage.log(4, 3).await?;
+    let (_, commands) = stage.log(5, 3).await?;
     ensure!(commands.iter().any(|(key, command)| other.ends_with(key) && command == "cancel"));
     Ok(())
 }
@@ -124,6 +125,38 @@ async fn what_cannot_be_imported_is_refused_in_words_and_nothing_is_in_the_log()
     Ok(())
 }
 
+/// Bytes of a row that has no end, and the memory that a service may take, in KiB.
+const ENDLESS_BYTES: usize = 1 << 30;
+const PEAK_KIB_MAX: u64 = 100 << 10;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_a_gigabyte_is_refused_whether_quoted_or_not_and_takes_no_memory() -> Result<()> {
+    let stage = Stage::start(&[]).await?;
+    for begin in ["email\n", "email\n\""] {
+        let mut stream = stage.begin_upload(begin.len() + ENDLESS_BYTES, begin)?;
+        let mut answer = stream.try_clone()?;
+        answer.set_read_timeout(Some(DEADLINE))?;
+        // A client that reads only when it has sent everything.
+        let sending = thread::spawn(move || {
+            let chunk = vec![b'x'; 1 << 20];
+            (0..ENDLESS_BYTES / chunk.len()).try_for_each(|_| stream.write_all(&chunk))
+        });
+        sending.join().expect("it does not panic")?;
+        let (mut told, mut buffer) = (String::new(), [0; 4096]);
+        while !told.ends_with('}') {
+            let bytes = answer.read(&mut buffer)?;
+            ensure!(bytes > 0, "the answer breaks off: {told}");
+            told += str::from_utf8(&buffer[..bytes])?;
+        }
+        ensure!(told.starts_with("HTTP/1.1 422") && told.contains("/problems/row-too-long"), "{told}");
+        ensure!(told.contains("\"line\":2"), "{told}");
+    }
+    let peak = stage.peak_kib()?;
+    ensure!(peak <= PEAK_KIB_MAX, "{peak} KiB");
+    ensure!(stage.spooled()? == 0, "nothing of it stays");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_breaks_off_or_is_killed_leaves_nothing() -> Result<()> {
     let mut stage = Stage::start(&[]).await?;
@@ -146,7 +179,7 @@ async fn an_upload_that_breaks_off_or_is_killed_leaves_nothing() -> Result<()> {
     let (jobs, commands) = stage.log(0, 0).await?;
     ensure!(jobs.is_empty() && commands.is_empty(), "{commands:?}");
     location(&answered(|| stage.upload("").body(text.clone())).await?)?;
-    ensure!(stage.log(1, 1).await?.0.len() == 1);
+    ensure!(stage.log(2, 1).await?.0.len() == 2);
     Ok(())
 }
 

@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 /// Most rows of a job: a transaction of Postgres that is short, and progress that moves.
 pub const ROWS_PER_JOB: usize = 500;
+/// Most rows of an import's first job: importers work several jobs side by side, and who waits sees progress as soon as one is done.
+pub const ROWS_OF_FIRST_JOB: usize = 50;
 /// Most bytes of a job's rows as JSON, so that a record stays below what brokers take (1 MB by default).
 pub const JOB_BYTES_MAX: usize = 512 << 10;
 
@@ -81,7 +83,7 @@ pub struct Row(pub u64, pub Vec<String>);
 
 /// A job, with everything that an importer needs.
 ///
-/// At least one row, at most [`ROWS_PER_JOB`], and at most [`JOB_BYTES_MAX`] bytes of them. Rows come in the order of the file, and
+/// At least one row, at most [`ROWS_PER_JOB`] (the first: [`ROWS_OF_FIRST_JOB`]), and at most [`JOB_BYTES_MAX`] bytes of them. Rows come in the order of the file, and
 /// have as many fields as the header, or fewer or more where the file has: that is for the importer to judge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
