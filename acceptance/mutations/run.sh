@@ -16,9 +16,14 @@ here=$root/acceptance/mutations
 target=${CARGO_TARGET_DIR:-$root/target}
 scratch=$target/mutations
 copy=$scratch/sources
-# Deliberate bugs need no fast code. All crates are selected each time, as `make test` does it: what they depend on is then
-# compiled already.
-all=(--release --locked --workspace --config profile.release.opt-level=0 --config 'profile.release.package."*".opt-level=3')
+# Deliberate bugs need no fast code, and what our crates depend on is compiled already. All crates are selected each time, as
+# `make test` does it. The version tells `console` from a dependency of that name.
+all=(--release --locked --workspace)
+version=$(sed -n 's/^version = //p' "$root/Cargo.toml" | head -n 1 | tr -d '"')
+for manifest in "$root"/*/Cargo.toml; do
+  crate=$(basename "$(dirname "$manifest")")
+  all+=(--config "profile.release.package.\"$crate@$version\".opt-level=0")
+done
 
 torture=
 if [ "${1:-}" = --torture ]; then
@@ -28,14 +33,14 @@ fi
 
 head_of() { sed -n "/^$/q; s/^$1: //p" "$here/$2.patch"; }
 
-# The crates that were compiled already serve the copy too: theirs are the same sources. Links cost neither time nor space, and
-# nothing writes into files that stand there.
+# The crates that were compiled already serve the copy too: theirs are the same sources. Links cost neither time nor space; what
+# cargo knows of them is copied, since it writes into these files, and would take the tree's crates for compiled.
 seed_target() {
   [ ! -d "$scratch/target/release" ] || return 0
   mkdir -p "$scratch/target/release"
-  for folder in deps build .fingerprint; do
-    [ ! -d "$target/release/$folder" ] || cp -al "$target/release/$folder" "$scratch/target/release/"
-  done
+  [ -d "$target/release/.fingerprint" ] || return 0
+  cp -al "$target/release/deps" "$target/release/build" "$scratch/target/release/"
+  cp -a "$target/release/.fingerprint" "$scratch/target/release/"
 }
 
 copy_sources() {
