@@ -167,7 +167,8 @@ mod tests {
     use super::*;
 
     fn stuck(waits_for: WaitsFor) -> Stuck {
-        Stuck { since: String::new(), attempts: 1, class: String::new(), error: String::new(), key: None, waits_for }
+        let (since, class, error) = Default::default();
+        Stuck { since, attempts: 1, class, error, key: None, waits_for, next_attempt: None }
     }
 
     #[test]

@@ -15,7 +15,7 @@
 mod state;
 mod topics;
 
-pub use state::{BlockingState, Command, Effect, Mode, PartitionState, Stuck, Verb, WaitsFor};
+pub use state::{BlockingState, Command, Effect, Mode, NextAttempt, PartitionState, Stuck, Verb, WaitsFor};
 pub use topics::{Audited, audit_topic, blocking_topic, commands_topic, send, states};
 pub(crate) use topics::{Reader, Told, Writer};
 

@@ -48,7 +48,8 @@ fn stuck_record(held: &Held, offset: i64, stuck: &Stuck) -> Markup {
     let key = stuck.key.as_deref().unwrap_or("none");
     html! {
         p { "Offset " strong { (offset) } ", key " code { (key) } ", since " (moment(&stuck.since)) ", after "
-            (counted(stuck.attempts.into(), "attempt")) ": " (waits) "." }
+            (counted(stuck.attempts.into(), "attempt")) ": " (waits)
+            @if let Some(next) = &stuck.next_attempt { ", due " (moment(&next.at)) } "." }
         p.error { strong { (stuck.class) } ": " (stuck.error) }
         p.buttons {
             (record_button(&held.state.topic, held.state.partition, offset))

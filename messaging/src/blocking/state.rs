@@ -1,7 +1,11 @@
 //! The state of one partition, and what commands make of it. Pure.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Ids of followed commands that a state remembers.
@@ -74,6 +78,33 @@ pub struct Stuck {
     pub key: Option<String>,
     /// What ends it.
     pub waits_for: WaitsFor,
+    /// When, where that is its next attempt; none: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<NextAttempt>,
+}
+
+/// When a record is tried again, whoever has its partition then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextAttempt {
+    /// The moment, RFC 3339.
+    pub at: String,
+    /// How long that was after the last attempt, in milliseconds.
+    pub delay_ms: u64,
+}
+
+impl NextAttempt {
+    /// So long from now.
+    pub fn after(delay: Duration, now: Timestamp) -> Self {
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        Self { at: now.checked_add(delay).unwrap_or(Timestamp::MAX).to_string(), delay_ms }
+    }
+
+    /// How long it is still to be waited for: a clock that is behind the one of the last owner cannot make it longer than the delay.
+    pub fn wait(&self, now: Timestamp) -> Duration {
+        let at = self.at.parse().unwrap_or(now);
+        let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+        left.min(Duration::from_millis(self.delay_ms))
+    }
 }
 
 /// What ends a record's wait.
@@ -279,7 +310,8 @@ mod tests {
     use super::*;
 
     fn stuck(waits_for: WaitsFor) -> Stuck {
-        Stuck { since: String::new(), attempts: 1, class: "c".to_owned(), error: "e".to_owned(), key: None, waits_for }
+        let (since, class, error) = (String::new(), "c".to_owned(), "e".to_owned());
+        Stuck { since, attempts: 1, class, error, key: None, waits_for, next_attempt: None }
     }
 
     fn blocked_at(offsets: &[i64]) -> PartitionState {

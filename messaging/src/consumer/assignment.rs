@@ -144,7 +144,7 @@ impl<H: RecordHandler> Loop<H> {
         let kept = state.clone();
         let held = Held {
             committed: offsets.commit(),
-            partition: Partition::new(offsets, state, self.config.order),
+            partition: Partition::new(offsets, state, self.config.order, (Instant::now(), jiff::Timestamp::now())),
             brake: Brake::new(self.config.brake),
             kept,
             tenure: self.tenures,

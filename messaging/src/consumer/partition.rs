@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::{Order, offsets::Offsets};
 use crate::{
@@ -43,6 +44,8 @@ pub(super) struct Partition {
     blocked: BTreeMap<i64, Lane>,
     /// Offsets of which the kept state speaks, until they are delivered.
     restored: BTreeSet<i64>,
+    /// When those of them are due that an earlier owner was about to try again.
+    restored_due: HashMap<i64, Instant>,
     running: usize,
     held: Load,
     parked: usize,
@@ -78,11 +81,14 @@ enum Front {
 }
 
 impl Partition {
-    /// A partition that continues where a commit and a kept state left it.
-    pub(super) fn new(offsets: Offsets, state: PartitionState, order: Order) -> Self {
+    /// A partition that continues where a commit and a kept state left it. `now` is one moment by both clocks.
+    pub(super) fn new(offsets: Offsets, state: PartitionState, order: Order, now: (Instant, Timestamp)) -> Self {
+        let due = |(offset, stuck): (&i64, &Stuck)| Some((*offset, now.0 + stuck.next_attempt.as_ref()?.wait(now.1)));
+        let restored_due = state.blocked.iter().filter_map(due).collect();
         let kept = state.blocked.keys().chain(state.parked.keys()).chain(state.ignoring_once.keys());
         Self {
             restored: kept.copied().collect(),
+            restored_due,
             offsets,
             state,
             order,
@@ -223,7 +229,8 @@ impl Partition {
     /// A person wants a stuck record tried again, or left out.
     pub(super) fn try_again(&mut self, offset: i64) {
         if let Some(stuck) = self.state.blocked.get_mut(&offset) {
-            (stuck.waits_for, stuck.attempts) = (WaitsFor::Retry, 0);
+            (stuck.waits_for, stuck.attempts, stuck.next_attempt) = (WaitsFor::Retry, 0, None);
+            self.restored_due.remove(&offset);
             // Without a lane it was kept by an earlier owner and is still to be delivered.
             let lane = self.blocked.get(&offset).and_then(|lane| self.lanes.get_mut(lane));
             if let Some(queue) = lane.filter(|queue| queue.front != Front::Running) {
@@ -297,8 +304,12 @@ impl Partition {
         let is_left_out = self.state.ignoring_once.contains_key(&offset);
         if let Some(stuck) = self.state.blocked.get(&offset) {
             queue.attempts = stuck.attempts;
-            let stands = stuck.waits_for == WaitsFor::Operator && !is_left_out;
-            queue.front = if stands { Front::Blocked } else { Front::Ready };
+            queue.front = match (stuck.waits_for, self.restored_due.remove(&offset)) {
+                _ if is_left_out => Front::Ready,
+                (WaitsFor::Operator, _) => Front::Blocked,
+                (WaitsFor::Retry, Some(due)) => Front::RetryAt(due),
+                (WaitsFor::Retry, None) => Front::Ready,
+            };
             self.blocked.insert(offset, lane.clone());
         } else if let Some(stuck) = self.state.parked.get(&offset).filter(|_| !is_left_out) {
             (queue.front, queue.attempts) = (Front::Parked, stuck.attempts);

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{record::Place, retry::Trail};
+use crate::{blocking::NextAttempt, record::Place, retry::Trail};
 
 /// A partition, driven by hand.
 struct Case {
@@ -18,8 +18,9 @@ impl Case {
     }
 
     fn kept(order: Order, state: PartitionState) -> Self {
-        let partition = Partition::new(Offsets::resume(0, ""), state, order);
-        Self { partition, now: Instant::now(), begun: HashMap::new() }
+        let now = Instant::now();
+        let partition = Partition::new(Offsets::resume(0, ""), state, order, (now, Timestamp::UNIX_EPOCH));
+        Self { partition, now, begun: HashMap::new() }
     }
 
     /// Delivers records from offset 0 on, with these letters as keys.
@@ -74,7 +75,7 @@ impl Case {
 
 fn stuck(waits_for: WaitsFor) -> Stuck {
     let (since, class, error) = (String::new(), "c".to_owned(), "e".to_owned());
-    Stuck { since, attempts: 1, class, error, key: None, waits_for }
+    Stuck { since, attempts: 1, class, error, key: None, waits_for, next_attempt: None }
 }
 
 const S: Duration = Duration::from_secs(1);
@@ -185,6 +186,25 @@ fn what_was_kept_of_a_record_holds_when_it_is_delivered_again() {
     assert_eq!(case.begin(), [0]);
     case.finish(0);
     assert_eq!((case.begin(), case.partition.parked()), (vec![3], 2));
+}
+
+#[test]
+fn a_retry_that_an_earlier_owner_was_about_to_make_is_not_early_and_no_clock_makes_it_later() {
+    for seconds in [5, 3600] {
+        let next = NextAttempt { at: (Timestamp::UNIX_EPOCH + seconds * S).to_string(), delay_ms: 5000 };
+        let mut state = PartitionState::new("t", 0);
+        state.block(0, Stuck { next_attempt: Some(next), ..stuck(WaitsFor::Retry) }, 0);
+        let mut case = Case::kept(BY_KEY, state.clone());
+        case.deliver("ab");
+        assert_eq!((case.begin(), case.partition.wake_at()), (vec![], Some(case.now + 5 * S)));
+        case.now += 5 * S;
+        assert_eq!(case.begin(), [0]);
+
+        let mut hurried = Case::kept(BY_KEY, state);
+        hurried.partition.try_again(0);
+        hurried.deliver("a");
+        assert_eq!(hurried.begin(), [0], "somebody wants it at once");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
     work::{Done, Onward},
 };
 use crate::{
-    blocking::{Command, Effect, Stuck, WaitsFor},
+    blocking::{Command, Effect, NextAttempt, Stuck, WaitsFor},
     brake::Brake,
     retry::{Action, Exhausted, Failure, decide},
 };
@@ -59,7 +59,8 @@ impl<H: RecordHandler> Loop<H> {
             error = %error, action = ?action, "a record was not handled");
         match action {
             Action::RetryIn(delay) => {
-                let stuck = stuck(&running, &error, WaitsFor::Retry, attempts);
+                let next_attempt = Some(NextAttempt::after(delay, jiff::Timestamp::now()));
+                let stuck = Stuck { next_attempt, ..stuck(&running, &error, WaitsFor::Retry, attempts) };
                 held.partition.retry(&running.record, Instant::now() + delay, stuck, self.commands_next);
                 self.metrics.record(&running.of.0, Outcome::Retried);
             }
@@ -169,6 +170,7 @@ fn stuck(running: &Running, error: &HandleError, waits_for: WaitsFor, attempts: 
         error: error.message.clone(),
         key,
         waits_for,
+        next_attempt: None,
     }
 }
 

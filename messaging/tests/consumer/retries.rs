@@ -52,11 +52,11 @@ async fn finite_blocking_retries_keep_the_order_and_end_as_a_dead_letter() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn finite_blocking_retries_are_counted_over_a_restart() -> Result<()> {
+async fn finite_blocking_retries_are_counted_and_never_early_over_a_restart() -> Result<()> {
     let stage = Stage::new(1).await?;
     stage.world.answer("a:0", Answer::Fails("away"));
     stage.produce(&["a:0", "a:1"]).await?;
-    let config = || stage.config(RetryConfig::finite_blocking_retry([50 * MS, 2000 * MS, 50 * MS, 50 * MS]));
+    let config = || stage.config(RetryConfig::finite_blocking_retry([50 * MS, 5000 * MS, 50 * MS, 50 * MS]));
     let member = stage.start(config())?;
     stage.world.until_attempted("a:0", 2).await?;
     member.stop().await?;
@@ -65,7 +65,9 @@ async fn finite_blocking_retries_are_counted_over_a_restart() -> Result<()> {
 
     let member = stage.start(config())?;
     assert_eq!(stage.until_dead(1).await?[0].0, "a:0");
-    assert_eq!(stage.world.attempts("a:0").len(), 5, "the first attempt and four retries, in both lives together");
+    let attempts = stage.world.attempts("a:0");
+    assert_eq!(attempts.len(), 5, "the first attempt and four retries, in both lives together");
+    assert!(gaps_ms(&attempts)[1] >= 5000, "a new owner is not early either: {:?}", gaps_ms(&attempts));
     assert_eq!(stage.world.until_done(1).await?, ["a:1"]);
     member.stop().await
 }
