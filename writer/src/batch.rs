@@ -179,6 +179,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_claim_knows_its_topic_from_another_of_that_name() {
+        let tenure = |topic_id| Tenure::new(0, 1, 0, topic_id);
+        let (one, other) = (TopicId::of_bits(0, 1), TopicId::of_bits(0, 2));
+        assert!(tenure(one.clone()).is_of_another(other.as_ref()));
+        assert!(!tenure(one.clone()).is_of_another(one.as_ref()));
+        assert!(!tenure(one).is_of_another(None) && !tenure(None).is_of_another(other.as_ref()), "brokers without ids");
+    }
+
+    #[test]
     fn a_record_reads_back_as_it_came() {
         let headers: [(&[u8], Option<&[u8]>); 4] =
             [(b"twice", Some(b"first")), (b"empty", None), (b"\xff", Some(b"")), (b"twice", Some(b"last"))];
