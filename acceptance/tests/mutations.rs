@@ -87,7 +87,7 @@ fn the_list_of_rules_tells_of_every_mutation_and_of_no_other() -> Result<()> {
 /// The text of every crate that holds tests, this one's own among them.
 fn sources() -> Result<String> {
     let mut text = String::new();
-    for folder in ["writer", "messaging", "shared", "reader", "console", "acceptance"] {
+    for folder in ["writer", "messaging", "shared", "reader", "console", "jobs", "importer", "notifier", "acceptance"] {
         collect(&root().join(folder), &mut text)?;
     }
     Ok(text)

@@ -185,6 +185,15 @@ impl Stage {
         let faults = sqlx::query_as(faults).bind(import.id.to_string());
         Ok(faults.fetch_all(&mut self.database().await?).await?)
     }
+
+    /// What the ledger says: imported, updated, skipped and failed rows of each job.
+    pub async fn ledger(&self, import: &Import) -> Result<Vec<[i64; 4]>> {
+        let ledger = "select array[imported, updated, skipped, failed]::bigint[] from import_job
+            where import_id = $1::text::uuid order by job";
+        let ledger = sqlx::query_scalar(ledger).bind(import.id.to_string());
+        let counts: Vec<Vec<i64>> = ledger.fetch_all(&mut self.database().await?).await?;
+        counts.into_iter().map(|of| of.try_into().map_err(|of| anyhow::anyhow!("{of:?}"))).collect()
+    }
 }
 
 /// An import as jobs would have cut it.
