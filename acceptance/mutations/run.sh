@@ -17,12 +17,14 @@ target=${CARGO_TARGET_DIR:-$root/target}
 scratch=$target/mutations
 copy=$scratch/sources
 # Deliberate bugs need no fast code, and what our crates depend on is compiled already. All crates are selected each time, as
-# `make test` does it. The version tells `console` from a dependency of that name.
+# `make test` does it.
 all=(--release --locked --workspace)
 version=$(sed -n 's/^version = //p' "$root/Cargo.toml" | head -n 1 | tr -d '"')
 for manifest in "$root"/*/Cargo.toml; do
   crate=$(basename "$(dirname "$manifest")")
-  all+=(--config "profile.release.package.\"$crate@$version\".opt-level=0")
+  # A dependency has that name too. The others have none, or the manifest's own settings for them would be second ones.
+  [ "$crate" != console ] || crate="\"$crate@$version\""
+  all+=(--config "profile.release.package.$crate.opt-level=0")
 done
 
 torture=
@@ -46,7 +48,8 @@ seed_target() {
 copy_sources() {
   rm -rf "$copy"
   mkdir -p "$copy"
-  git -C "$root" archive HEAD | tar -x -C "$copy"
+  # With new times: what an earlier run has compiled, its last bug among it, is older.
+  git -C "$root" archive HEAD | tar -xm -C "$copy"
 }
 
 # Without the ceiling git would take the copy for a part of the tree that it lies in, and skip its files.

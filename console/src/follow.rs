@@ -22,7 +22,7 @@ use crate::{
     board::{Board, Followed, Seen},
     letter,
     redaction::Redaction,
-    redrive::Workers,
+    redrive::{Redrive, RedriveState, Workers},
     services::Services,
     snapshot::{RedriveRow, Snapshot},
     survey::{ANSWER_MAX, Survey, Surveyor, onlooker},
@@ -223,8 +223,10 @@ impl Follower {
         let now = jiff::Timestamp::now();
         let groups = self.survey.groups(&self.board, now.as_millisecond());
         let (workers, services) = (&self.following.workers, self.following.services.all());
-        let row = |redrive: &crate::redrive::Redrive| {
+        let row = |redrive: &Redrive| {
             let (works_here, failure) = workers.look(&redrive.id);
+            // What became of it elsewhere has ended the matter.
+            let failure = failure.filter(|_| redrive.state == RedriveState::Running);
             RedriveRow { redrive: redrive.clone(), works_here, failure }
         };
         let mut beyond_limits = [self.survey.beyond_limits.clone(), self.board.beyond_limits()].concat();

@@ -119,7 +119,7 @@ pub async fn dead_letters(config: &Config, asked: &DeadLettersArgs) -> anyhow::R
             Ok(())
         }
         Some(DeadLettersVerb::Stop(asked)) => {
-            let why = Stop { by: asked.why.by.clone(), reason: asked.why.reason.clone() };
+            let why = Stop { by: asked.why.by.clone(), reason: asked.why.reason.clone(), everywhere: true };
             let stopped = redrive::halt(&config.kafka, &asked.id, why).await.map_err(of_redrive)?;
             show::text(&json!(stopped.without_contents()).to_string());
             Ok(())
@@ -252,7 +252,7 @@ async fn work(config: &Config, redrive: Redrive, by: &str, reason: &str) -> anyh
     let who = by.to_owned();
     let listening = tokio::spawn(async move {
         shutdown.cancelled().await;
-        let _ = stop.send(Stop { by: who, reason: "a signal".to_owned() });
+        let _ = stop.send(Stop { by: who, reason: "a signal".to_owned(), everywhere: false });
         // Dropping it would say the same once more.
         std::future::pending::<()>().await;
     });

@@ -21,7 +21,8 @@
 //!
 //! **Retries.** A delay holds no task and stops no polling: the record waits in its lane and, when a partition has enough in hand,
 //! the client is told to pause it. A record of a retry topic is due when the broker has had it for its delay (its append time,
-//! seen by this machine's clock), never earlier; from then on monotonic time counts.
+//! seen by this machine's clock), never earlier; from then on monotonic time counts. When a retry in place is due is kept with the
+//! blocking state, and a new owner waits for it, by its machine's clock.
 //!
 //! **What is never silent.** A record that is given up is a dead letter, or its partition stands, or its key is parked; the brake
 //! stops a partition that would empty itself into the dead letters; what an operator leaves out is a dead letter too. All of it

@@ -121,7 +121,10 @@ fn redrive(row: &RedriveRow) -> Vec<Markup> {
         RedriveState::Done => ("done", html! {}),
         _ if row.works_here => ("running", action("stop", "Stop").button()),
         RedriveState::Stopped => ("stopped", action("continue", "Continue").button()),
-        RedriveState::Running => ("not worked on here", action("continue", "Continue").button()),
+        RedriveState::Running => {
+            let both = html! { (action("continue", "Continue").button()) " " (action("stop", "Stop").button()) };
+            ("not worked on here", both)
+        }
     };
     let edited: Vec<String> = redrive.edited.iter().map(|part| format!("{part:?}").to_lowercase()).collect();
     let edited = edited.join(", ");

@@ -1,7 +1,7 @@
 //! Which letters of a topic were moved, by whichever redrive: read from the steps.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use rdkafka::{
     error::KafkaError,
 };
 
-use super::{REDRIVES_TOPIC, RedriveError, Step};
+use super::{REDRIVES_TOPIC, Redrive, RedriveError, Step};
 use crate::survey::{ANSWER_MAX, onlooker};
 
 /// Time for reading all steps.
@@ -68,6 +68,13 @@ impl Ledger {
             }
         }
         Err(RedriveError::TimedOut("reading what was redriven before"))
+    }
+
+    /// Every redrive that is committed by now, as it stands; blocks.
+    pub(super) fn redrives(settings: &Settings) -> Result<BTreeMap<String, Redrive>, RedriveError> {
+        let mut all = BTreeMap::new();
+        Self::read(settings, "", None, |step| drop(all.insert(step.redrive.id.clone(), step.redrive)))?;
+        Ok(all)
     }
 
     pub(super) fn holds(&self, partition: i32, offset: i64) -> bool {

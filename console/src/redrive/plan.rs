@@ -13,7 +13,7 @@ use messaging::{
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::{
-    Counts, Edit, Editable, REDRIVES_TOPIC, Redrive, RedriveError, RedriveState, Selection, Step, Stop,
+    Counts, Edit, Editable, REDRIVES_TOPIC, Redrive, RedriveError, RedriveState, Selection, Stop,
     ledger::Ledger,
     scan::{BatchMax, Scan},
     work,
@@ -184,13 +184,7 @@ pub(crate) async fn count(settings: &Settings, redrive: Redrive) -> Result<Count
 pub(crate) async fn last(settings: &Settings, id: &str) -> Result<Redrive, RedriveError> {
     let (settings, id) = (settings.clone(), id.to_owned());
     blocking(move || {
-        let mut last = None;
-        let each = |step: Step| {
-            if step.redrive.id == id {
-                last = Some(step.redrive);
-            }
-        };
-        Ledger::read(&settings, "", None, each)?;
+        let last = Ledger::redrives(&settings)?.remove(&id);
         last.ok_or_else(|| RedriveError::Refused(format!("there is no redrive {id}")))
     })
     .await
@@ -198,9 +192,8 @@ pub(crate) async fn last(settings: &Settings, id: &str) -> Result<Redrive, Redri
 
 /// Stops one that is not worked on here, perhaps nowhere: its process may have been killed.
 pub(crate) async fn halt(settings: &Settings, id: &str, why: Stop) -> Result<Redrive, RedriveError> {
-    let redrive = last(settings, id).await?;
-    let settings = settings.clone();
-    blocking(move || work::stop(&settings, &redrive, &why)).await
+    let (settings, id) = (settings.clone(), id.to_owned());
+    blocking(move || work::stop_elsewhere(&settings, &id, &why)).await
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

@@ -49,6 +49,8 @@ const OWN: [(&str, &str); 5] = [
 pub(crate) struct Stop {
     pub(crate) by: String,
     pub(crate) reason: String,
+    /// Wherever it is worked on, should that no longer be here.
+    pub(crate) everywhere: bool,
 }
 
 type Producer = ThreadedProducer<DefaultProducerContext>;
@@ -74,8 +76,11 @@ pub(crate) fn work(
         let batch = match stopped(stop, due) {
             Some(why) => {
                 redrive.state = RedriveState::Stopped;
-                worker.commit(&Batch::default(), step(StepEvent::Stopped, &why.by, &why.reason, &redrive))?;
-                return Ok(redrive);
+                let stopped = step(StepEvent::Stopped, &why.by, &why.reason, &redrive);
+                return match worker.commit(&Batch::default(), stopped) {
+                    Err(RedriveError::Fenced(_)) if why.everywhere => stop_elsewhere(settings, &redrive.id, &why),
+                    outcome => outcome.map(|()| redrive),
+                };
             }
             None => scan.batch(&redrive, &worker.ledger, max)?,
         };
@@ -93,20 +98,41 @@ pub(crate) fn work(
     }
 }
 
-/// Stops a redrive that another process works on, or nobody any more: whoever works on its topic commits nothing behind this. Blocks its
-/// thread. One that is stopped already stays as it is.
-pub(crate) fn stop(settings: &Settings, redrive: &Redrive, why: &Stop) -> Result<Redrive, RedriveError> {
-    let worker = Worker::begin(settings, redrive)?;
-    let mut redrive = worker.last.clone().unwrap_or_else(|| redrive.clone());
-    match redrive.state {
-        RedriveState::Done => return Err(RedriveError::Refused(format!("{} is done", redrive.id))),
-        RedriveState::Stopped => {}
-        RedriveState::Running => {
-            redrive.state = RedriveState::Stopped;
-            worker.commit(&Batch::default(), step(StepEvent::Stopped, &why.by, &why.reason, &redrive))?;
-        }
+/// Stops a redrive that another process works on, or nobody any more: whoever works on its letters commits nothing behind this.
+/// Blocks its thread. One that is stopped already stays as it is, and so does whoever works on another redrive of the same letters.
+pub(crate) fn stop_elsewhere(settings: &Settings, id: &str, why: &Stop) -> Result<Redrive, RedriveError> {
+    let redrive = running(settings, id)?;
+    let worker = match redrive.state {
+        RedriveState::Running => Worker::fence(settings, &redrive.dead_letter_topic)?,
+        _ => return Ok(redrive),
+    };
+    // It may have gone on, or ended, before it was fenced.
+    let mut redrive = running(settings, id)?;
+    if redrive.state == RedriveState::Running {
+        redrive.state = RedriveState::Stopped;
+        worker.commit(&Batch::default(), step(StepEvent::Stopped, &why.by, &why.reason, &redrive))?;
     }
     Ok(redrive)
+}
+
+/// How a redrive stands that is to be stopped. Refuses what is done, or was taken over by another redrive of the same letters.
+fn running(settings: &Settings, id: &str) -> Result<Redrive, RedriveError> {
+    let all = Ledger::redrives(settings)?;
+    let redrive = all.get(id).ok_or_else(|| RedriveError::Refused(format!("there is no redrive {id}")))?;
+    if redrive.state == RedriveState::Done {
+        return Err(RedriveError::Refused(format!("{id} is done")));
+    }
+    let is_later = |other: &&Redrive| {
+        let is_running = other.state == RedriveState::Running && other.id > redrive.id;
+        is_running && other.dead_letter_topic == redrive.dead_letter_topic && other.topic_id == redrive.topic_id
+    };
+    match all.values().find(is_later) {
+        Some(other) if redrive.state == RedriveState::Running => {
+            let why = format!("the redrive {} works on {}: stop that one first", other.id, redrive.dead_letter_topic);
+            Err(RedriveError::Refused(why))
+        }
+        _ => Ok(redrive.clone()),
+    }
 }
 
 fn letters_max(rate_per_second: u32) -> usize {
@@ -115,7 +141,7 @@ fn letters_max(rate_per_second: u32) -> usize {
 
 /// Waits until the next batch is due, or somebody stops it.
 fn stopped(stop: &Receiver<Stop>, due: Instant) -> Option<Stop> {
-    let process = || Stop { by: "console".to_owned(), reason: "the process ends".to_owned() };
+    let process = || Stop { by: "console".to_owned(), reason: "the process ends".to_owned(), everywhere: false };
     match due.checked_duration_since(Instant::now()) {
         Some(wait) => match stop.recv_timeout(wait) {
             Ok(stop) => Some(stop),
@@ -148,16 +174,22 @@ struct Worker {
 }
 
 impl Worker {
-    /// Fences whoever works on the same topic, and learns what was moved so far.
-    fn begin(settings: &Settings, redrive: &Redrive) -> Result<Self, RedriveError> {
-        let topic = &redrive.dead_letter_topic;
+    /// Fences whoever works on the same topic.
+    fn fence(settings: &Settings, topic: &str) -> Result<Self, RedriveError> {
         let producer: Producer = client(&of_no_member(settings), &OWN)
             .set("transactional.id", format!("console-redrive-{topic}"))
             .create()
             .map_err(RedriveError::kafka("the producer"))?;
         let (ledger, partitions) = (Ledger::default(), BTreeMap::new());
-        let worker = Self { producer, ledger, last: None, partitions, dead_letter_topic: topic.clone() };
+        let worker = Self { producer, ledger, last: None, partitions, dead_letter_topic: topic.to_owned() };
         worker.call("taking the dead letters over", |producer| producer.init_transactions(ANSWER_MAX))?;
+        Ok(worker)
+    }
+
+    /// Fences whoever works on the same topic, and learns what was moved so far.
+    fn begin(settings: &Settings, redrive: &Redrive) -> Result<Self, RedriveError> {
+        let topic = &redrive.dead_letter_topic;
+        let worker = Self::fence(settings, topic)?;
         let looker = onlooker(settings, &[]).map_err(RedriveError::kafka("the source topic"))?;
         let id = messaging::topic_id::fetch(&looker, topic).map_err(RedriveError::kafka("the dead-letter topic"))?;
         if redrive.topic_id.as_deref() != id.as_ref().map(|id| id.as_str()) {

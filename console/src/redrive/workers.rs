@@ -73,7 +73,7 @@ impl Workers {
 
     /// Stops all and waits for them.
     pub(crate) async fn drain(&self) {
-        let stop = Stop { by: "console".to_owned(), reason: "the console stops".to_owned() };
+        let stop = Stop { by: "console".to_owned(), reason: "the console stops".to_owned(), everywhere: false };
         for (_, sender) in self.inner().running.values() {
             let _ = sender.send(stop.clone());
         }
@@ -87,7 +87,12 @@ impl Workers {
         match ended {
             Ok(redrive) => tracing::info!(id, state = ?redrive.state, moved = redrive.counts.moved, "a redrive ended"),
             Err(error) => {
-                tracing::error!(id, %error, "a redrive ended; what it had committed stands, and it can be continued");
+                match &error {
+                    RedriveError::Fenced(_) => tracing::info!(id, %error, "a redrive ended here"),
+                    error => {
+                        tracing::error!(id, %error, "a redrive ended; what it had committed stands, and it can be continued");
+                    }
+                }
                 if inner.failures.len() >= FAILURES_MAX {
                     inner.failures.clear();
                 }

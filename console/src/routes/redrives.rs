@@ -106,7 +106,8 @@ pub(crate) async fn stop(
 ) -> Result<StatusCode, Error> {
     wants(&caller, Role::Operate)?;
     let reason = why(&app, &id, body(sent)?)?;
-    let why = Stop { by: caller.name, reason };
+    tracing::info!(id, by = caller.name, "a redrive is to stop");
+    let why = Stop { by: caller.name, reason, everywhere: true };
     if !app.workers.stop(&id, why.clone()) {
         let _place = app.place()?;
         redrive::halt(&app.settings, &id, why).await?;

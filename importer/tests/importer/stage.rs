@@ -186,13 +186,14 @@ impl Stage {
         Ok(faults.fetch_all(&mut self.database().await?).await?)
     }
 
-    /// What the ledger says: imported, updated, skipped and failed rows of each job.
-    pub async fn ledger(&self, import: &Import) -> Result<Vec<[i64; 4]>> {
-        let ledger = "select array[imported, updated, skipped, failed]::bigint[] from import_job
-            where import_id = $1::text::uuid order by job";
-        let ledger = sqlx::query_scalar(ledger).bind(import.id.to_string());
-        let counts: Vec<Vec<i64>> = ledger.fetch_all(&mut self.database().await?).await?;
-        counts.into_iter().map(|of| of.try_into().map_err(|of| anyhow::anyhow!("{of:?}"))).collect()
+    /// What the ledger says became of an import's rows: imported, updated, skipped, failed.
+    pub async fn ledger(&self, import: &Import) -> Result<[i64; 4]> {
+        let ledger =
+            "select sum(imported)::int8, sum(updated)::int8, sum(skipped)::int8, sum(failed)::int8 from import_job
+            where import_id = $1::text::uuid";
+        let ledger = sqlx::query_as(ledger).bind(import.id.to_string());
+        let (imported, updated, skipped, failed) = ledger.fetch_one(&mut self.database().await?).await?;
+        Ok([imported, updated, skipped, failed])
     }
 }
 

@@ -126,11 +126,11 @@ async fn what_cannot_be_imported_is_refused_in_words_and_nothing_is_in_the_log()
 }
 
 /// Bytes of a row that has no end, and the memory that a service may take, in KiB.
-const ENDLESS_BYTES: usize = 1 << 30;
+const ENDLESS_BYTES: usize = 256 << 20;
 const PEAK_KIB_MAX: u64 = 100 << 10;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_of_a_gigabyte_is_refused_whether_quoted_or_not_and_takes_no_memory() -> Result<()> {
+async fn a_row_without_an_end_is_refused_whether_quoted_or_not_and_takes_no_memory() -> Result<()> {
     let stage = Stage::start(&[]).await?;
     for begin in ["email\n", "email\n\""] {
         let mut stream = stage.begin_upload(begin.len() + ENDLESS_BYTES, begin)?;

@@ -93,17 +93,19 @@ pub struct NextAttempt {
 }
 
 impl NextAttempt {
-    /// So long from now.
+    /// So long from now, or a moment more: what is rounded is never early.
     pub fn after(delay: Duration, now: Timestamp) -> Self {
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let delay_ms = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         Self { at: now.checked_add(delay).unwrap_or(Timestamp::MAX).to_string(), delay_ms }
     }
 
-    /// How long it is still to be waited for: a clock that is behind the one of the last owner cannot make it longer than the delay.
+    /// How long it is still to be waited for, by this machine's clock. One that is behind the last owner's cannot make it longer than
+    /// the delay; one that is ahead makes it shorter by that much.
     pub fn wait(&self, now: Timestamp) -> Duration {
-        let at = self.at.parse().unwrap_or(now);
-        let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-        left.min(Duration::from_millis(self.delay_ms))
+        let delay = Duration::from_millis(self.delay_ms);
+        let left =
+            self.at.parse::<Timestamp>().map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        left.unwrap_or(delay).min(delay)
     }
 }
 

@@ -142,9 +142,12 @@ impl<H: RecordHandler> Loop<H> {
         self.claiming.remove(&of);
         self.tenures += 1;
         let kept = state.clone();
+        let wall = jiff::Timestamp::now();
+        // Read second: what passes between the two makes a retry later, not earlier.
+        let now = (Instant::now(), wall);
         let held = Held {
             committed: offsets.commit(),
-            partition: Partition::new(offsets, state, self.config.order, (Instant::now(), jiff::Timestamp::now())),
+            partition: Partition::new(offsets, state, self.config.order, now),
             brake: Brake::new(self.config.brake),
             kept,
             tenure: self.tenures,

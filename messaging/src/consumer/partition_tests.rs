@@ -190,8 +190,11 @@ fn what_was_kept_of_a_record_holds_when_it_is_delivered_again() {
 
 #[test]
 fn a_retry_that_an_earlier_owner_was_about_to_make_is_not_early_and_no_clock_makes_it_later() {
-    for seconds in [5, 3600] {
-        let next = NextAttempt { at: (Timestamp::UNIX_EPOCH + seconds * S).to_string(), delay_ms: 5000 };
+    // As it was written; by a clock that is an hour ahead; unreadable.
+    for at in
+        [5, 3600].map(|seconds| (Timestamp::UNIX_EPOCH + seconds * S).to_string()).into_iter().chain(["x".to_owned()])
+    {
+        let next = NextAttempt { at, delay_ms: 5000 };
         let mut state = PartitionState::new("t", 0);
         state.block(0, Stuck { next_attempt: Some(next), ..stuck(WaitsFor::Retry) }, 0);
         let mut case = Case::kept(BY_KEY, state.clone());
@@ -205,6 +208,9 @@ fn a_retry_that_an_earlier_owner_was_about_to_make_is_not_early_and_no_clock_mak
         hurried.deliver("a");
         assert_eq!(hurried.begin(), [0], "somebody wants it at once");
     }
+    let next = NextAttempt::after(Duration::from_micros(1500), Timestamp::UNIX_EPOCH);
+    assert_eq!((next.delay_ms, next.wait(Timestamp::UNIX_EPOCH)), (2, Duration::from_micros(1500)));
+    assert_eq!(next.wait(Timestamp::UNIX_EPOCH + S), Duration::ZERO, "this machine's clock is the one that counts");
 }
 
 #[test]
