@@ -213,12 +213,13 @@ impl Worker {
 
     /// Puts the records into their topic and the step beside them; both are there, or neither.
     fn commit(&self, batch: &Batch, step: Step) -> Result<(), RedriveError> {
-        let outcome = self.try_commit(batch, step);
-        if outcome.is_err() {
-            // What is left open would be aborted by the next worker, or by the brokers.
-            let _ = self.producer.abort_transaction(ANSWER_MAX);
+        let Err(error) = self.try_commit(batch, step) else { return Ok(()) };
+        // What is left open would be aborted by the next worker, or by the brokers. A coordinator that is just fencing this worker
+        // can answer a commit with an error that does not say so; its answer to this does.
+        match self.call("aborting", |producer| producer.abort_transaction(ANSWER_MAX)) {
+            Err(fenced @ RedriveError::Fenced(_)) => Err(fenced),
+            _ => Err(error),
         }
-        outcome
     }
 
     fn try_commit(&self, batch: &Batch, mut step: Step) -> Result<(), RedriveError> {
