@@ -78,7 +78,7 @@ pub struct Args {
     lanes: usize,
 
     /// Records in one transaction at most; larger ones meet more changes of one site and cost fewer commits
-    #[arg(long, env = "WRITER_BATCH_RECORDS_MAX", default_value = "2000", global = true, value_parser = count(1, 100_000))]
+    #[arg(long, env = "WRITER_BATCH_RECORDS_MAX", default_value = "1000", global = true, value_parser = count(1, 100_000))]
     batch_records_max: usize,
 
     /// Bytes of records in one transaction at most; with lanes it bounds the memory

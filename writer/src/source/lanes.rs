@@ -105,11 +105,13 @@ impl Source {
         self.dispatch(true);
     }
 
-    /// Sends what has come: all of it when the client has no more waiting, full batches otherwise.
+    /// Sends what has come: full batches to whoever can take them, and when the client has no more waiting what there is to lanes
+    /// without work. Behind a batch at work the next one grows meanwhile, instead of waiting behind a third.
     pub(super) fn dispatch(&mut self, drained: bool) {
         for number in 0..self.lanes.len() {
             let lane = &self.lanes[number];
-            let due = !lane.filling.records.is_empty() && (drained || lane.filling.is_full(self.limits));
+            let is_full = lane.filling.is_full(self.limits);
+            let due = !lane.filling.records.is_empty() && (is_full || (drained && lane.in_hand == 0));
             if due && lane.in_hand < BATCHES_MAX {
                 self.send_batch(number);
             }
