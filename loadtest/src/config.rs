@@ -150,8 +150,10 @@ pub struct LatencyOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReadPeer {
-    /// A reader of the same table as one writes it with axum and a pool of sqlx
+    /// A reader of the same table as one writes it with axum and a pool of sqlx; it knows no tags
     Naive,
+    /// axum that answers from a map in memory, with tags: what HTTP alone costs, the floor of a cache
+    Memory,
 }
 
 /// `loadtest read`.
@@ -203,7 +205,7 @@ pub struct ReadOptions {
     /// Decides all that is random
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Runs a peer too, in turns with the reader; it only knows look-ups of a site, without tags
+    /// Runs a peer too, in turns with the reader; it only knows look-ups of a site
     #[arg(long, value_enum)]
     pub peer: Option<ReadPeer>,
     /// Length of each turn of the yardstick, `pgbench -S -M prepared -c 8`; 0 leaves it out

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use devstack::Server;
 use serde::Serialize;
 
-use crate::config::ReadOptions;
+use crate::config::{ReadOptions, ReadPeer};
 use crate::stack::Stack;
 
 /// A kind of server.
@@ -17,6 +17,16 @@ use crate::stack::Stack;
 pub(super) enum Kind {
     Reader,
     Naive,
+    Memory,
+}
+
+impl From<ReadPeer> for Kind {
+    fn from(peer: ReadPeer) -> Self {
+        match peer {
+            ReadPeer::Naive => Self::Naive,
+            ReadPeer::Memory => Self::Memory,
+        }
+    }
 }
 
 impl Kind {
@@ -24,6 +34,7 @@ impl Kind {
         match self {
             Self::Reader => "reader",
             Self::Naive => "naive",
+            Self::Memory => "memory",
         }
     }
 }
@@ -71,9 +82,9 @@ impl Served {
                 let flags: Vec<OsString> = setup.reader_flags.iter().map(OsString::from).collect();
                 devstack::start_beside(&setup.reader, &flags, &env, &log, &format!("http://{admin}/readyz")).await?
             }
-            Kind::Naive => {
+            Kind::Naive | Kind::Memory => {
                 let binary = devstack::bin_dir()?.join("naive-reader");
-                let args = [database_url, &listen].map(OsString::from);
+                let args = [database_url, &listen, kind.name()].map(OsString::from);
                 devstack::start_beside(&binary, &args, &[], &log, &format!("http://{address}/livez")).await?
             }
         };
