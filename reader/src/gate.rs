@@ -101,7 +101,8 @@ fn finish(app: &App, headers: &mut HeaderMap, request_id: HeaderValue, took: Dur
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(X_REQUEST_ID, request_id);
     let mut timing = String::with_capacity(24);
-    let _ = write!(timing, "total;dur={:.3}", took.as_secs_f64() * 1000.0);
+    // Whole numbers: printing a float was two fifths of what this function does.
+    let _ = write!(timing, "total;dur={}.{:03}", took.as_millis(), took.subsec_micros() % 1000);
     headers.insert(SERVER_TIMING, HeaderValue::try_from(timing).expect("a number is ASCII"));
     if app.is_draining() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
