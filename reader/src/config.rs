@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, env = "READER_ADMIN_LISTEN", default_value = "0.0.0.0:9102")]
     admin_listen: SocketAddr,
 
-    /// Replicas as postgres:// URLs, separated by commas; required, here or by the file
+    /// Replicas as postgres:// URLs, separated by commas; required, here or by the file, but for `healthcheck`
     #[arg(long, env = "READER_DATABASE_URLS", hide_env_values = true)]
     database_urls: Option<Secret>,
 
@@ -176,6 +176,7 @@ pub struct Config {
     pub verb: Verb,
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
+    /// Empty only with `healthcheck`.
     pub replicas: Vec<Database>,
     pub fallback: Option<Database>,
     pub workers: usize,
@@ -226,8 +227,12 @@ impl Config {
         const URLS: &str = "READER_DATABASE_URLS";
         const FALLBACK: &str = "READER_FALLBACK_DATABASE_URL";
         let urls = secret_from(URLS, args.database_urls, args.database_urls_file)?;
-        let urls = urls.ok_or_else(|| Invalid::new(URLS, "is required: the replicas' postgres:// URLs"))?;
-        let replicas = urls.expose().split(',').map(|url| database(URLS, url)).collect::<Result<_, _>>()?;
+        let verb = args.verb.unwrap_or(Verb::Run);
+        let replicas = match urls {
+            Some(urls) => urls.expose().split(',').map(|url| database(URLS, url)).collect::<Result<_, _>>()?,
+            None if matches!(verb, Verb::Healthcheck(_)) => Vec::new(),
+            None => return Err(Invalid::new(URLS, "is required: the replicas' postgres:// URLs")),
+        };
         if args.bodies_bytes_max < args.body_bytes_max {
             return Err(Invalid::new(
                 "READER_BODIES_BYTES_MAX",
@@ -237,7 +242,7 @@ impl Config {
         let workers = args.workers.unwrap_or_else(usual_workers);
         let fallback = secret_from(FALLBACK, args.fallback_database_url, args.fallback_database_url_file)?;
         Ok(Self {
-            verb: args.verb.unwrap_or(Verb::Run),
+            verb,
             listen: args.listen,
             admin_listen: args.admin_listen,
             replicas,
@@ -317,6 +322,7 @@ mod tests {
             assert!(message.contains("READER_DATABASE_URLS") && !message.contains("pw"), "{urls:?}: {message}");
         }
         assert!(config(&[]).is_err_and(|e| e.contains("READER_DATABASE_URLS")));
+        assert!(config(&["healthcheck"]).is_ok_and(|config| config.replicas.is_empty()), "it asks no database");
     }
 
     #[test]

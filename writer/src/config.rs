@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, env = "KAFKA_PROPERTIES_FILE", global = true, value_name = "PATH")]
     kafka_properties_file: Option<PathBuf>,
 
-    /// The view's primary as a postgres:// URL, TLS by `sslmode` and `sslrootcert`; required, here or by the file. Of several
+    /// The view's primary as a postgres:// URL, TLS by `sslmode` and `sslrootcert`; required, here or by the file, but for `healthcheck`. Of several
     /// hosts (`postgres://u:p@h1:5432,h2:5432/db`) the one that takes writes is found, and looked for again after a failover.
     /// `relay` may be given a replica instead
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
@@ -203,6 +203,7 @@ pub struct Config {
     pub verify: Option<VerifySettings>,
     pub json: bool,
     pub kafka: HashMap<String, String>,
+    /// Without a host only with `healthcheck`.
     pub database: Primary,
     pub topic: String,
     pub group: String,
@@ -229,8 +230,11 @@ impl Config {
     /// Checks what clap can't: the database, the projection and Kafka's properties. Names what is wrong, shows no secret.
     pub fn new(args: Args) -> Result<Self, Invalid> {
         let verb = args.verb.unwrap_or(Verb::Run);
-        let url = secret_from("DATABASE_URL", args.database_url, args.database_url_file)?
-            .ok_or_else(|| Invalid::new("DATABASE_URL", "is required: the primary's postgres:// URL"))?;
+        let database = match secret_from("DATABASE_URL", args.database_url, args.database_url_file)? {
+            Some(url) => database(url.expose())?,
+            None if matches!(verb, Verb::Healthcheck(_)) => Primary::default(),
+            None => return Err(Invalid::new("DATABASE_URL", "is required: the primary's postgres:// URL")),
+        };
         let properties = match &args.kafka_properties_file {
             Some(path) => settings::read_properties(path)?,
             None => HashMap::new(),
@@ -248,7 +252,7 @@ impl Config {
             verify,
             json: args.json,
             kafka,
-            database: database(url.expose())?,
+            database,
             topic: args.topic,
             group: args.group,
             projection,
@@ -317,6 +321,7 @@ mod tests {
         let position = config(&["position", "--json", "--database-url", url]).expect("valid");
         assert!(matches!(position.verb, Verb::Position(_)) && position.json);
         assert_eq!(position.group_of(3), "installed-apps-writer-g3");
+        assert!(config(&["healthcheck"]).is_ok(), "it asks no database");
     }
 
     #[test]
@@ -345,6 +350,7 @@ mod tests {
         for (args, named) in [
             (&["--database-url", "postgres://u:secret@[broken"][..], "DATABASE_URL"),
             (&["--database-url", ""], "DATABASE_URL"),
+            (&["position"], "DATABASE_URL"),
             (&["--database-url", "postgres://h/d", "--projection", "/nowhere.toml"], "/nowhere.toml"),
             (&["--database-url", "postgres://h/d", "--key-change-wait", "soon"], "key-change-wait"),
             (&["--database-url", "postgres://h/d", "--lanes", "0"], "lanes"),

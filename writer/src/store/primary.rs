@@ -26,7 +26,7 @@ const SCHEMES: [&str; 2] = ["postgres", "postgresql"];
 const SESSION_ATTRS: [&str; 2] = ["read-write", "primary"];
 
 /// The hosts of a view's database. Clones share the knowledge of which was the primary last.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Primary {
     hosts: Vec<PgConnectOptions>,
     last: Arc<AtomicUsize>,
