@@ -58,8 +58,12 @@ def watched(compose: dict) -> list[str]:
 
 def wiring(compose: dict, service: dict) -> list[str]:
     """Names that lead nowhere: other services, secrets, volumes, files; images that are not pinned."""
-    errors = [f"depends on {other}, which is not there" for other in service.get("depends_on", {}) if other not in compose["services"]]
-    for other, on in (service.get("depends_on") or {}).items() if isinstance(service.get("depends_on"), dict) else ():
+    awaited = service.get("depends_on") or {}
+    errors = [f"depends on {other}, which is not there" for other in awaited if other not in compose["services"]]
+    if isinstance(awaited, list):
+        errors.append(f"starts behind {awaited}, whether they work or not: name a condition for each")
+        awaited = {}
+    for other, on in awaited.items():
         if on["condition"] == "service_healthy" and "healthcheck" not in compose["services"].get(other, {}):
             errors.append(f"waits for the health of {other}, which has no health check")
     errors += [f"secret {secret} is not there" for secret in service.get("secrets", []) if secret not in compose["secrets"]]

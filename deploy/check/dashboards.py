@@ -5,6 +5,7 @@ panels ask is read by Prometheus' own parser, as rules.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,9 @@ def lost(before, after, path="$"):
 
 
 def unreadable(dashboards: list[dict]) -> list[str]:
-    """What promtool says against the expressions of the panels."""
+    """What promtool says against the expressions of the panels; run.sh says that it is skipped where there is no promtool."""
+    if not shutil.which("promtool"):
+        return []
     asked = [target["expr"] for dashboard in dashboards for panel in dashboard["panels"] for target in panel.get("targets", [])]
     rules = [{"record": f"panel:{number}", "expr": expression} for number, expression in enumerate(asked)]
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
@@ -60,5 +63,6 @@ def main() -> list[str]:
 
 if __name__ == "__main__":
     found = main()
-    print("\n".join(found) or f"dashboards: {len(DASHBOARDS)} fit Grafana's types, and Prometheus reads what they ask")
+    asked = ", and Prometheus reads what they ask" if shutil.which("promtool") else ""
+    print("\n".join(found) or f"dashboards: {len(DASHBOARDS)} fit Grafana's types{asked}")
     sys.exit(bool(found))

@@ -2,7 +2,7 @@
 
 A block of commands is preceded by one of
     <!-- run -->                as it stands, against a running system, by acceptance/tests/deploy
-    <!-- run by: FILE -->       by that test, with other names
+    <!-- run by: FILE -->       by that test, with other names; it, or a module of it, names each verb of a service
     <!-- not run: REASON -->
 
 usage: documents.py FOLDER_OF_THE_BINARIES
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from services import ROOT, SERVICES, wrong_command
+from services import ROOT, SERVICES, verbs, wrong_command
 
 PROGRAMS = (*SERVICES, "devstack", "loadtest")
 MARK = re.compile(r" *<!-- (run|run by: (?P<file>\S+)|not run: \S.*) -->$")
@@ -66,21 +66,46 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def marks(text: str) -> list[str]:
+def marks(binaries: str, text: str) -> list[str]:
     errors = []
-    for before, commands in blocks(text):
+    for before, block in blocks(text):
         mark = MARK.match(before)
         if not mark:
-            errors.append(f"nobody says who runs: {commands.strip().splitlines()[0]}")
+            errors.append(f"nobody says who runs: {block.strip().splitlines()[0]}")
         elif mark["file"] and not (ROOT / mark["file"]).exists():
             errors.append(f"{mark['file']} is not there")
+        elif mark["file"]:
+            source = with_modules(ROOT / mark["file"])
+            errors += [f"{mark['file']} does not run {' '.join(words)}" for words in calls(block.replace("\\\n", " ").splitlines())
+                       if not all(f'"{verb}"' in source for verb in verbs_of(binaries, words))]
     return errors
+
+
+def with_modules(path: Path) -> str:
+    """A test's source, and that of the modules which it declares."""
+    source = path.read_text()
+    folder = path.parent if path.stem in ("main", "lib", "mod") else path.with_suffix("")
+    modules = [folder / f"{name}.rs" for name in re.findall(r"^mod (\w+);", source, re.MULTILINE)]
+    return "\n".join([source, *(with_modules(module) for module in modules if module.exists())])
+
+
+def verbs_of(binaries: str, words: list[str]) -> list[str]:
+    """The verbs in a call of a service. None of devstack's: tests call it as a library too."""
+    command = words[:1]
+    while words[0] in SERVICES and len(words) > len(command) and words[len(command)] in verbs(binaries, *command):
+        command.append(words[len(command)])
+    return command[1:]
 
 
 def commands(text: str) -> list[list[str]]:
     """The calls of this project's programs and of make, in blocks and in the text."""
     lines = [line for _, block in blocks(text) for line in block.replace("\\\n", " ").splitlines()]
     lines += [span for span in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", without_blocks(text)) if " " in span and "|" not in span]
+    return calls(lines)
+
+
+def calls(lines: list[str]) -> list[list[str]]:
+    """Those lines that are calls, without the variables before them."""
     found = []
     for line in lines:
         try:
@@ -120,7 +145,7 @@ def main(binaries: str) -> list[str]:
     errors = runbooks()
     for path in documents():
         text, name = path.read_text(), path.relative_to(ROOT)
-        found = [*links(path), *marks(text), *filter(None, (wrong(binaries, words) for words in commands(text)))]
+        found = [*links(path), *marks(binaries, text), *filter(None, (wrong(binaries, words) for words in commands(text)))]
         errors += [f"{name}: {error}" for error in found]
     return errors
 

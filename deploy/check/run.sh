@@ -1,6 +1,7 @@
 #!/bin/sh
 # Checks of deploy/ and of the documents that need no running system: run.sh FOLDER_OF_THE_BINARIES. What they need comes from
-# package registries once and is kept in TOOLS; what can't be had is skipped, with the reason.
+# package registries once and is kept in TOOLS; what can't be had is skipped, with the reason. Where CI is set only the
+# manifests may be.
 set -eu
 cd "$(dirname "$0")/../.."
 BINARIES=$1
@@ -8,13 +9,28 @@ TOOLS=$(realpath -m "${CARGO_TARGET_DIR:-target}/check")
 KUSTOMIZE=sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
 mkdir -p "$TOOLS"
 
-promtool check config deploy/observe/prometheus.yml
-promtool test rules deploy/observe/alerts_test.yml
+skip() {
+    echo "skipped: $1"
+    [ -z "${CI:-}" ]
+}
 
-if ! cmp -s deploy/check/requirements.txt "$TOOLS/requirements.txt"; then
-    python3 -m venv --clear "$TOOLS/venv"
-    "$TOOLS/venv/bin/pip" install --quiet --disable-pip-version-check -r deploy/check/requirements.txt
-    cp deploy/check/requirements.txt "$TOOLS/requirements.txt"
+if command -v promtool >/dev/null; then
+    promtool check config deploy/observe/prometheus.yml
+    promtool test rules deploy/observe/alerts_test.yml
+else
+    skip "Prometheus' configuration, the tests of the alerts, what dashboards ask; promtool is not there"
+fi
+
+# The requirements are copied last: what has failed half way is made anew.
+python_tools() {
+    cmp -s deploy/check/requirements.txt "$TOOLS/requirements.txt" && return
+    python3 -m venv --clear "$TOOLS/venv" &&
+        "$TOOLS/venv/bin/pip" install --quiet --disable-pip-version-check -r deploy/check/requirements.txt &&
+        cp deploy/check/requirements.txt "$TOOLS/requirements.txt"
+}
+if ! python_tools; then
+    skip 'all checks in Python; no venv could be made, or a package of deploy/check/requirements.txt not be had (the message is above)'
+    exit 0
 fi
 check() {
     script=$1

@@ -4,7 +4,7 @@ import http from 'k6/http';
 import { check } from 'k6';
 import { Counter } from 'k6/metrics';
 import exec from 'k6/execution';
-import { freshness, freshnessMoved } from './requests.js';
+import { freshness, freshnessMoved, isFresh } from './requests.js';
 import { BASE_URL, DURATION, TREND_STATS } from './settings.js';
 import { summaryOf } from './summary.js';
 
@@ -43,6 +43,7 @@ export function follow() {
   if (answer.status === 404) exec.test.abort('this reader has no /v1/changes');
   const is = check(answer, {
     'feed: 200': (a) => a.status === 200,
+    'feed: says how fresh': isFresh,
     'feed: names the next token': (a) => a.status === 200 && typeof a.json('next') === 'string',
     'feed: changes name their site': (a) => a.status === 200 && a.json('changes').every((change) => change.site_id),
   });

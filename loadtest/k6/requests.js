@@ -11,7 +11,7 @@ http.setResponseCallback(http.expectedStatuses(200, 304, 404));
 const moved = new Gauge('freshness_moved_seconds');
 const load = (name, more = {}) => ({ ...more, tags: { purpose: 'load', name } });
 
-const isFresh = (answer) =>
+export const isFresh = (answer) =>
   /^\d+\/(\d+:\d+(,|$))+/.test(answer.headers['Projection-Position'] || '') && !Number.isNaN(asOf(answer));
 const asOf = (answer) => Date.parse(answer.headers['Projection-As-Of']);
 
