@@ -134,6 +134,8 @@ impl Board {
         let state = seen.value.map(serde_json::from_slice::<PartitionState>);
         match state {
             None => drop(self.held.remove(&key)),
+            // Kept for the commands that were followed.
+            Some(Ok(state)) if state.is_ordinary() => drop(self.held.remove(&key)),
             Some(Ok(_)) if self.held.len() >= HELD_MAX && !self.held.contains_key(&key) => {
                 self.beyond("held partitions")
             }

@@ -19,6 +19,11 @@
 //! **Duplication.** At least once. After a crash: what was under way, and what was done since the last commit (a second). A
 //! record moved to a retry topic or to the dead letters just before a crash may stand there twice.
 //!
+//! **A crash**, by when it comes: in the handler, the record is handled again; behind a letter or a record for a retry topic and before the
+//! commit, it is handled again and may be sent again; behind the record at which a partition stands and before that is written down, the
+//! record is tried again, and stands again; behind a command that was followed and before that is written down, the next owner
+//! follows it (again). What is audited is sent and not waited for: a crash can lose the last events.
+//!
 //! **Retries.** A delay holds no task and stops no polling: the record waits in its lane and, when a partition has enough in hand,
 //! the client is told to pause it. A record of a retry topic is due when the broker has had it for its delay (its append time,
 //! seen by this machine's clock), never earlier; from then on monotonic time counts. When a retry in place is due is kept with the

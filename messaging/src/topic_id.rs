@@ -16,7 +16,7 @@ use rdkafka::{
         rd_kafka_error_code, rd_kafka_event_DescribeTopics_result, rd_kafka_event_error, rd_kafka_event_t,
         rd_kafka_resp_err_t, rd_kafka_t,
     },
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    consumer::{Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
     types::RDKafkaErrorCode,
 };
@@ -50,7 +50,7 @@ pub fn differ(position: Option<&str>, topic: Option<&TopicId>) -> bool {
 /// Asks the brokers; blocks for up to six seconds. `None` where the brokers know no ids.
 ///
 /// Errors: the brokers do not answer; there is no such topic; it may not be described.
-pub fn fetch(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str) -> KafkaResult<Option<TopicId>> {
+pub fn fetch<C: ConsumerContext>(consumer: &impl Consumer<C>, topic: &str) -> KafkaResult<Option<TopicId>> {
     let name = CString::new(topic)?;
     let described = describe(consumer.client().native_ptr(), &name);
     described.map_err(|error| KafkaError::MetadataFetch(RDKafkaErrorCode::from(error)))

@@ -1,6 +1,6 @@
 //! Topics that this library makes for itself: found as they are, or created like the topic they belong to.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
@@ -78,6 +78,20 @@ pub enum OpenError {
         /// The broker's words.
         why: KafkaError,
     },
+    /// It was there before, and is not made as its records need it.
+    #[error(
+        "the topic {topic} has {setting}={found}, which must be {wanted}: alter it, or delete it when it is drained"
+    )]
+    Unfit {
+        /// Its name.
+        topic: String,
+        /// The setting.
+        setting: &'static str,
+        /// What it is.
+        found: String,
+        /// What it must be.
+        wanted: String,
+    },
     /// A topic to consume does not exist.
     #[error("the topic {0} does not exist")]
     Missing(String),
@@ -113,29 +127,34 @@ impl OpenError {
     }
 }
 
-/// Makes a topic unless it is there.
+/// Makes a topic unless it is there; says whether it did.
 pub async fn ensure(
     admin: &Admin,
     settings: &Settings,
     name: &str,
     wanted: Shape,
     config: &[(&str, &str)],
-) -> Result<(), OpenError> {
+) -> Result<bool, OpenError> {
     let (finder, topic) = (finder(settings, CLIENT_ID)?, name.to_owned());
     let found = tokio::task::spawn_blocking(move || shape(&finder, &topic)).await;
     if found.map_err(|_| KafkaError::Canceled)??.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     let created = create(admin, name, wanted, config).await;
-    created.map_err(|why| OpenError::NotCreated { topic: name.to_owned(), why })
+    created.map(|()| true).map_err(|why| OpenError::NotCreated { topic: name.to_owned(), why })
+}
+
+/// The settings of a topic, by name.
+pub(crate) async fn settings_of(admin: &Admin, topic: &str) -> KafkaResult<HashMap<String, String>> {
+    let described = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await?.into_iter().next();
+    let described = described.ok_or(KafkaError::AdminOp(RDKafkaErrorCode::Unknown))?.map_err(KafkaError::AdminOp)?;
+    Ok(described.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
 }
 
 /// What `max.message.bytes` of a topic is.
 pub(crate) async fn max_message_bytes(admin: &Admin, topic: &str) -> KafkaResult<String> {
-    let described = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await?.into_iter().next();
-    let unknown = || KafkaError::AdminOp(RDKafkaErrorCode::Unknown);
-    let described = described.ok_or_else(unknown)?.map_err(KafkaError::AdminOp)?;
-    described.get("max.message.bytes").and_then(|entry| entry.value.clone()).ok_or_else(unknown)
+    let bytes = settings_of(admin, topic).await?.remove("max.message.bytes");
+    bytes.ok_or(KafkaError::AdminOp(RDKafkaErrorCode::Unknown))
 }
 
 fn options() -> AdminOptions {

@@ -8,7 +8,10 @@ use super::{Action, counted, moment, record_button, table};
 use crate::snapshot::{Held, Snapshot};
 
 pub(super) fn section(snapshot: &Snapshot) -> Markup {
-    let holds = |held: &&Held| !held.state.blocked.is_empty() || held.state.paused || held.state.mode != Mode::Blocking;
+    let holds = |held: &&Held| {
+        let state = &held.state;
+        !state.blocked.is_empty() || state.paused || state.mode != Mode::Blocking || state.out_of_range.is_some()
+    };
     let mut held: Vec<&Held> = snapshot.held.iter().filter(holds).collect();
     // What waits for a person comes first.
     held.sort_by_key(|held| !held.state.waits_for_operator());
@@ -26,6 +29,11 @@ fn article(held: &Held) -> Markup {
     html! {
         article.held .bad[state.waits_for_operator()] {
             h3 { (state.topic) "-" (state.partition) " " small { "of " (held.group) } }
+            @if let Some(outside) = &state.out_of_range {
+                p { "The group's offset " strong { (outside.committed) } " is not in the log, which held " (outside.low) " to "
+                    (outside.high) " then, since " (moment(&outside.since)) ": nothing is consumed until somebody resets it ("
+                    code { "kafka-consumer-groups.sh --reset-offsets" } ")." }
+            }
             @for (offset, stuck) in &state.blocked { (stuck_record(held, *offset, stuck)) }
             @if let Mode::IgnoringAll { from } = state.mode {
                 p { "Whatever fails from offset " (from) " on goes to the dead letters. "
@@ -33,7 +41,7 @@ fn article(held: &Held) -> Markup {
             }
             @if state.paused {
                 p { "Paused: nothing is begun. " (command(held, Verb::Resume, None, "Resume", "operate", "Goes on")) }
-            } @else {
+            } @else if state.out_of_range.is_none() {
                 p { (command(held, Verb::Pause, None, "Pause", "operate", "Nothing more is begun")) }
             }
         }

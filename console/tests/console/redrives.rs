@@ -322,7 +322,10 @@ async fn by_command_line(stage: &Stage, dead: &str) -> Result<()> {
     let redrive = ["dead-letters", "redrive", "--edit", &file, "--reason", "another key"];
     let (done, code) = stage.verb(&[&redrive[..], &place].concat()).await?;
     ensure!(code == 0 && done["edited"] == json!(["key"]), "{done}");
-    let (difference, _) = stage.verb(&["dead-letters", "difference", done["id"].as_str().context("an id")?]).await?;
+    let id = done["id"].as_str().context("an id")?;
+    let (redrives, code) = stage.verb(&["redrives"]).await?;
+    ensure!(code == 0 && row(&redrives, id).is_some_and(|row| row["state"] == "done"), "{redrives}");
+    let (difference, _) = stage.verb(&["dead-letters", "difference", id]).await?;
     ensure!(difference["parts"]["key"] == json!({"before": "key-1", "after": "another"}), "{difference}");
     ensure!(stage.committed_records().await?[1].key() == Some(&b"another"[..]));
     Ok(())

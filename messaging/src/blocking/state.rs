@@ -16,6 +16,9 @@ const COMMANDS_KEPT_MAX: usize = 16;
 pub struct PartitionState {
     /// Topic: the consumer's, or one of its retry topics.
     pub topic: String,
+    /// Kafka's id of the topic that the offsets belong to; none where the brokers know no ids, or an older version wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
     /// Partition of it.
     pub partition: i32,
     /// In one word, for people and for the console: see [`BlockingState`].
@@ -30,10 +33,26 @@ pub struct PartitionState {
     pub parked: BTreeMap<i64, Stuck>,
     /// Records to be left out, and for whom and why.
     pub ignoring_once: BTreeMap<i64, String>,
+    /// The group's offset, where the log does not hold it (any more): nothing is consumed until somebody resets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_range: Option<OutOfRange>,
     /// Commands below this offset of the commands topic have been looked at, or came before the partition was held.
     pub commands_from: i64,
     /// The last commands that were followed.
     pub followed: VecDeque<String>,
+}
+
+/// An offset that lies outside the log, and the log as it was then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfRange {
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// The group's offset.
+    pub committed: i64,
+    /// The first offset of the log.
+    pub low: i64,
+    /// The offset behind its last record.
+    pub high: i64,
 }
 
 /// A partition's state in one word; Greyhound's names.
@@ -172,6 +191,7 @@ impl PartitionState {
     pub fn new(topic: &str, partition: i32) -> Self {
         Self {
             topic: topic.to_owned(),
+            topic_id: None,
             partition,
             state: BlockingState::Blocking,
             mode: Mode::Blocking,
@@ -179,16 +199,23 @@ impl PartitionState {
             blocked: BTreeMap::new(),
             parked: BTreeMap::new(),
             ignoring_once: BTreeMap::new(),
+            out_of_range: None,
             commands_from: 0,
             followed: VecDeque::new(),
         }
     }
 
-    /// Whether there is anything to keep.
+    /// Whether there is anything to keep: what holds the partition, or which commands have been followed, which nobody shall follow again.
+    pub fn is_worth_keeping(&self) -> bool {
+        !self.is_ordinary() || !self.followed.is_empty()
+    }
+
+    /// Whether nothing holds the partition.
     pub fn is_ordinary(&self) -> bool {
         self.blocked.is_empty()
             && self.parked.is_empty()
             && self.ignoring_once.is_empty()
+            && self.out_of_range.is_none()
             && !self.paused
             && self.mode == Mode::Blocking
     }
@@ -200,7 +227,7 @@ impl PartitionState {
 
     /// Whether a person has to say how to go on.
     pub fn waits_for_operator(&self) -> bool {
-        self.blocked.values().any(|stuck| stuck.waits_for == WaitsFor::Operator)
+        self.out_of_range.is_some() || self.blocked.values().any(|stuck| stuck.waits_for == WaitsFor::Operator)
     }
 
     /// The record is done, in one way or another.

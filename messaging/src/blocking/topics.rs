@@ -45,7 +45,7 @@ pub fn audit_topic(group: &str) -> String {
 pub struct Audited {
     /// When, RFC 3339.
     pub at: String,
-    /// `blocked`, `parked`, `left-out`, `followed` or `refused`.
+    /// `blocked`, `parked`, `left-out`, `followed`, `refused`, `topic-changed` or `out-of-range`.
     pub event: String,
     /// Topic.
     pub topic: String,
@@ -68,7 +68,8 @@ async fn ensure_all(settings: &Settings, group: &str, replicas: i32) -> Result<(
     let audit = [("cleanup.policy", "delete"), ("retention.ms", "-1")];
     ensure(&admin, settings, &blocking_topic(group), shape, &blocking).await?;
     ensure(&admin, settings, &commands_topic(group), shape, &commands).await?;
-    ensure(&admin, settings, &audit_topic(group), shape, &audit).await
+    ensure(&admin, settings, &audit_topic(group), shape, &audit).await?;
+    Ok(())
 }
 
 /// Sends a command to a group. `Ok` says that it stands in the commands topic, with its offset there; what came of it stands
@@ -83,8 +84,8 @@ pub async fn send(settings: &Settings, group: &str, command: &Command) -> KafkaR
     delivered.map(|delivery| delivery.offset).map_err(|(error, _)| error)
 }
 
-/// What holds the partitions of a group, as it stands at this moment; none where nothing does, nor before a consumer of the group
-/// has run.
+/// What holds the partitions of a group, as it stands at this moment: none where nothing ever did, nor before a consumer of the group
+/// has run; an ordinary state where a command was followed once.
 pub async fn states(settings: &Settings, group: &str) -> KafkaResult<Vec<PartitionState>> {
     let reader = Reader { settings: settings.clone(), group: group.to_owned() };
     let finder = topics::finder(settings, CLIENT_ID)?;
@@ -229,11 +230,11 @@ impl Writer {
         Ok(Self { producer, blocking: blocking_topic(group), audit: audit_topic(group) })
     }
 
-    /// Keeps a state; an ordinary one needs none.
+    /// Keeps a state; one that says nothing needs none.
     pub(crate) fn keep(&self, state: &PartitionState) {
         let value = serde_json::to_vec(state).expect("a state is plain data");
         let key = partition_key(&state.topic, state.partition);
-        self.write(&self.blocking, &key, (!state.is_ordinary()).then_some(&value[..]));
+        self.write(&self.blocking, &key, state.is_worth_keeping().then_some(&value[..]));
     }
 
     /// Notes what happened to a record of this partition.

@@ -19,7 +19,10 @@ use super::{
     partition::Partition,
     run::{Held, Leaving, Loop},
 };
-use crate::brake::Brake;
+use crate::{
+    blocking::{OutOfRange, PartitionState},
+    brake::Brake,
+};
 
 /// Pause before a partition is looked at again that could not be claimed.
 const CLAIM_RETRY: Duration = Duration::from_secs(1);
@@ -36,7 +39,9 @@ impl<H: RecordHandler> Loop<H> {
                 Rebalance::Revoking(partitions) => {
                     self.metrics.rebalance(partitions.len());
                     for of in &partitions {
-                        self.claiming.remove(of);
+                        if self.claiming.remove(of).is_some() {
+                            self.metrics.holds(&of.0, of.1, false, 0);
+                        }
                         if let Some(held) = self.held.get_mut(of) {
                             held.leaving = true;
                         }
@@ -55,9 +60,12 @@ impl<H: RecordHandler> Loop<H> {
 
     /// Ends a tenure: what is still running of it is dropped.
     pub(super) fn forget(&mut self, of: &TopicPartition) {
-        self.claiming.remove(of);
-        if self.held.remove(of).is_some() {
+        let was_claiming = self.claiming.remove(of).is_some();
+        let was_held = self.held.remove(of).is_some();
+        if was_claiming || was_held {
             self.metrics.holds(&of.0, of.1, false, 0);
+        }
+        if was_held {
             self.running.values().filter(|running| running.of == *of).for_each(|running| running.task.abort());
         }
     }
@@ -121,11 +129,14 @@ impl<H: RecordHandler> Loop<H> {
         if self.claiming.get(&of) != Some(&None) {
             return;
         }
-        let (start, offsets, state) = match claim {
-            Claim::At { start, offsets, state } => (start, offsets, state),
-            Claim::OutOfRange { committed, low, high } => {
-                tracing::error!(topic = %of.0, partition = of.1, committed, low, high,
-                    "the group's offset is not in the log: the partition is not consumed until an operator resets it");
+        let (start, offsets, mut state, kept) = match claim {
+            Claim::At { start, offsets, state, kept } => (start, offsets, state, kept),
+            Claim::OutOfRange { committed, low, high, state } => {
+                self.stand_outside(
+                    &of,
+                    OutOfRange { since: jiff::Timestamp::now().to_string(), committed, low, high },
+                    state,
+                );
                 return self.claim_later(&of);
             }
         };
@@ -141,7 +152,17 @@ impl<H: RecordHandler> Loop<H> {
         }
         self.claiming.remove(&of);
         self.tenures += 1;
-        let kept = state.clone();
+        // Where the commands were deleted, those to come have lower offsets.
+        state.commands_from = state.commands_from.min(self.commands_next);
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.topic_id.is_some() && kept.topic_id != state.topic_id) {
+            let held = kept.blocked.keys().chain(kept.parked.keys()).min();
+            let why = "the topic was deleted and made anew: what held its partition is forgotten";
+            self.writer.audit(kept, held.copied().unwrap_or_default(), "topic-changed", why, None);
+            tracing::warn!(topic = %of.0, partition = of.1, why, "a blocking state is of another topic");
+            // Of the commands for the old one none is followed in the new one.
+            state.commands_from = self.commands_next;
+        }
+        let kept = kept.unwrap_or_else(|| state.clone());
         let wall = jiff::Timestamp::now();
         // Read second: what passes between the two makes a retry later, not earlier.
         let now = (Instant::now(), wall);
@@ -158,6 +179,19 @@ impl<H: RecordHandler> Loop<H> {
         self.held.insert(of.clone(), held);
         self.follow_kept(&of);
         self.look(&of);
+    }
+
+    /// The partition is not consumed until an operator resets its offset; said once for each offset.
+    fn stand_outside(&mut self, of: &TopicPartition, outside: OutOfRange, mut state: PartitionState) {
+        let OutOfRange { committed, low, high, .. } = outside;
+        if state.out_of_range.as_ref().is_none_or(|before| before.committed != committed) {
+            let why = format!("the group's offset {committed} is not in the log, which holds {low} to {high}");
+            tracing::error!(topic = %of.0, partition = of.1, why, "not consumed until an operator resets the offset");
+            state.out_of_range = Some(outside);
+            self.writer.keep(&state);
+            self.writer.audit(&state, committed, "out-of-range", &why, None);
+        }
+        self.metrics.holds(&of.0, of.1, true, state.parked.len());
     }
 
     /// The client has found a partition's next offset outside the log, and does not say which: those with nothing in hand are

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use super::partition::Load;
 use crate::{
     brake::BrakeLimits,
     retry::{RetryConfig, RetryConfigError, retry_topic},
@@ -71,6 +72,8 @@ pub struct ConsumerConfig {
     pub watermarks: Watermarks,
     /// Records of a partition that may be parked; beyond them it stops. They stay in memory.
     pub parked_max: usize,
+    /// Bytes of them.
+    pub parked_bytes_max: usize,
     /// Stops a partition when too many of its records become dead letters.
     pub brake: BrakeLimits,
     /// How long one attempt may take.
@@ -116,6 +119,7 @@ impl ConsumerConfig {
             start: Start::Earliest,
             watermarks: Watermarks { high_records: 1000, low_records: 500, high_bytes: 8 << 20, low_bytes: 4 << 20 },
             parked_max: 1000,
+            parked_bytes_max: 16 << 20,
             brake: BrakeLimits { percent_max: 10, window_records: 10_000, run_records: 100 },
             handle_max: Duration::from_secs(300),
             drain_max: Duration::from_secs(5),
@@ -142,6 +146,11 @@ impl ConsumerConfig {
             Some(topic) => Err(ConfigError::RetryTopicConsumed(topic.clone())),
             None => Ok(()),
         }
+    }
+
+    /// What may be parked in a partition.
+    pub(super) fn parked_load_max(&self) -> Load {
+        Load { records: self.parked_max, bytes: self.parked_bytes_max }
     }
 
     /// The retry topics of a topic, in the order of their numbers.

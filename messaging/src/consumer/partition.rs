@@ -48,7 +48,7 @@ pub(super) struct Partition {
     restored_due: HashMap<i64, Instant>,
     running: usize,
     held: Load,
-    parked: usize,
+    parked: Load,
 }
 
 /// What records in hand cost.
@@ -97,7 +97,7 @@ impl Partition {
             blocked: BTreeMap::new(),
             running: 0,
             held: Load::default(),
-            parked: 0,
+            parked: Load::default(),
         }
     }
 
@@ -248,8 +248,8 @@ impl Partition {
     }
 
     /// When more is parked than may be, the partition stands at the first parked record.
-    pub(super) fn block_if_overfull(&mut self, parked_max: usize) -> Option<i64> {
-        if self.parked <= parked_max || !self.state.blocked.is_empty() {
+    pub(super) fn block_if_overfull(&mut self, parked_max: Load) -> Option<i64> {
+        if self.parked.is_within(parked_max) || !self.state.blocked.is_empty() {
             return None;
         }
         let first = |offset: &i64| Some((*offset, self.parked_lane(*offset)?));
@@ -268,7 +268,7 @@ impl Partition {
     }
 
     /// Records that are parked.
-    pub(super) fn parked(&self) -> usize {
+    pub(super) fn parked(&self) -> Load {
         self.parked
     }
 
@@ -322,26 +322,31 @@ impl Partition {
 
     /// Counts a lane's records as parked, or as held again.
     fn move_load(&mut self, lane: &Lane, to_parked: bool) {
+        let (from, to) = match to_parked {
+            true => (&mut self.held, &mut self.parked),
+            false => (&mut self.parked, &mut self.held),
+        };
         for waiting in &self.lanes[lane].waiting {
-            match to_parked {
-                true => self.held.remove(&waiting.record),
-                false => self.held.add(&waiting.record),
-            }
+            from.remove(&waiting.record);
+            to.add(&waiting.record);
         }
-        let count = self.lanes[lane].waiting.len();
-        self.parked = if to_parked { self.parked + count } else { self.parked - count };
     }
 
     fn count_as_parked(&mut self, offset: i64, lane: &Lane) {
         let last = self.lanes[lane].waiting.back().map(|waiting| Arc::clone(&waiting.record));
         if let Some(record) = last.filter(|record| record.place.offset == offset) {
             self.held.remove(&record);
-            self.parked += 1;
+            self.parked.add(&record);
         }
     }
 }
 
 impl Load {
+    /// Whether neither is more than here.
+    pub(super) fn is_within(self, max: Self) -> bool {
+        self.records <= max.records && self.bytes <= max.bytes
+    }
+
     fn add(&mut self, record: &Record) {
         self.records += 1;
         self.bytes += record.payload_bytes();

@@ -5,6 +5,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{blocking::NextAttempt, record::Place, retry::Trail};
 
+fn records(records: usize) -> Load {
+    Load { records, bytes: usize::MAX }
+}
+
 /// A partition, driven by hand.
 struct Case {
     partition: Partition,
@@ -143,12 +147,12 @@ fn a_parked_key_waits_in_order_while_others_go_on() {
     case.finish(1);
     case.deliver_at(2, 'a', None);
     case.deliver_at(3, 'c', None);
-    assert_eq!((case.begin(), case.partition.parked()), (vec![3], 2));
+    assert_eq!((case.begin(), case.partition.parked().records), (vec![3], 2));
     case.finish(3);
     assert_eq!(case.next_commit(), 0, "what is parked is not done");
     assert_eq!(case.partition.load(), Load::default(), "nor does it count as held");
     case.partition.try_again(0);
-    assert_eq!((case.begin(), case.partition.parked()), (vec![0], 0));
+    assert_eq!((case.begin(), case.partition.parked().records), (vec![0], 0));
     case.finish(0);
     assert_eq!(case.begin(), [2]);
     case.finish(2);
@@ -163,15 +167,28 @@ fn too_many_parked_records_stop_the_partition_at_the_first() {
     case.park(0);
     case.finish(1);
     case.deliver_at(2, 'a', None);
-    assert_eq!(case.partition.block_if_overfull(2), None);
+    assert_eq!(case.partition.block_if_overfull(records(2)), None);
     case.deliver_at(3, 'a', None);
-    assert_eq!(case.partition.block_if_overfull(2), Some(0));
+    assert_eq!(case.partition.block_if_overfull(records(2)), Some(0));
     case.deliver_at(4, 'b', None);
     assert_eq!(case.begin(), Vec::<i64>::new());
     case.partition.try_again(0);
     assert_eq!(case.begin(), [0]);
     case.finish(0);
     assert_eq!(case.begin(), [4, 2]);
+}
+
+#[test]
+fn too_many_parked_bytes_stop_the_partition_too() {
+    let mut case = Case::new(BY_KEY);
+    case.deliver("aa");
+    case.begin();
+    case.park(0);
+    let bytes = case.partition.parked().bytes;
+    assert!(bytes > 0);
+    assert_eq!(case.partition.block_if_overfull(Load { records: 9, bytes }), None);
+    assert_eq!(case.partition.block_if_overfull(Load { records: 9, bytes: bytes - 1 }), Some(0));
+    assert_eq!(case.partition.parked(), Load::default(), "they are in hand again");
 }
 
 #[test]
@@ -185,7 +202,7 @@ fn what_was_kept_of_a_record_holds_when_it_is_delivered_again() {
     case.partition.try_again(0);
     assert_eq!(case.begin(), [0]);
     case.finish(0);
-    assert_eq!((case.begin(), case.partition.parked()), (vec![3], 2));
+    assert_eq!((case.begin(), case.partition.parked().records), (vec![3], 2));
 }
 
 #[test]
@@ -315,7 +332,7 @@ proptest! {
                 }
                 Step::Wait => case.now += S,
             }
-            case.partition.block_if_overfull(5);
+            case.partition.block_if_overfull(records(5));
             let is_held = !case.partition.state.blocked.is_empty();
             let new = case.begin();
             prop_assert!(is_held || new.is_empty() || case.begun.len() <= parallel_max);
@@ -346,6 +363,6 @@ proptest! {
             prop_assert_eq!(found, expected, "each once, in order");
         }
         prop_assert!(case.partition.is_idle() && case.partition.state.is_ordinary());
-        prop_assert_eq!((case.partition.load(), case.partition.parked()), (Load::default(), 0));
+        prop_assert_eq!((case.partition.load(), case.partition.parked()), (Load::default(), Load::default()));
     }
 }

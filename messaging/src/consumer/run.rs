@@ -326,11 +326,11 @@ impl<H: RecordHandler> Loop<H> {
     }
 
     pub(super) fn pause_and_resume(&mut self) {
-        let (marks, parked_max) = (self.config.watermarks, self.config.parked_max);
+        let (marks, parked_max) = (self.config.watermarks, self.config.parked_load_max());
         for (of, held) in &mut self.held {
-            let (load, parked) = (held.partition.load(), held.partition.parked());
-            let is_full = load.records >= marks.high_records || load.bytes >= marks.high_bytes || parked > parked_max;
-            let has_room = load.records <= marks.low_records && load.bytes <= marks.low_bytes && parked <= parked_max;
+            let (load, may_park) = (held.partition.load(), held.partition.parked().is_within(parked_max));
+            let is_full = load.records >= marks.high_records || load.bytes >= marks.high_bytes || !may_park;
+            let has_room = load.records <= marks.low_records && load.bytes <= marks.low_bytes && may_park;
             let pause = if held.fetch_paused { !has_room } else { is_full };
             if pause == held.fetch_paused {
                 continue;

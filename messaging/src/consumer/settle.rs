@@ -120,8 +120,8 @@ impl<H: RecordHandler> Loop<H> {
         let brake_limits = self.config.brake;
         let Some(held) = self.held.get_mut(of) else { return };
         let state = &mut held.partition.state;
-        // Of an ordinary partition it is not kept how far commands have been looked at.
-        let is_audited = is_new || (at >= state.commands_from && !state.is_ordinary());
+        // Where nothing is kept of a partition, nobody knows how far its commands have been looked at.
+        let is_audited = is_new || (at >= state.commands_from && state.is_worth_keeping());
         let followed = state.follow(command, at);
         let (event, detail) = match &followed {
             Ok(_) => ("followed", ""),
@@ -147,7 +147,7 @@ impl<H: RecordHandler> Loop<H> {
     /// Writes down what holds a partition, when that has changed.
     pub(super) fn look(&mut self, of: &TopicPartition) {
         let Some(held) = self.held.get_mut(of) else { return };
-        if let Some(offset) = held.partition.block_if_overfull(self.config.parked_max) {
+        if let Some(offset) = held.partition.block_if_overfull(self.config.parked_load_max()) {
             let why = "more records are parked than may be";
             self.writer.audit(&held.partition.state, offset, "blocked", why, None);
             tracing::error!(topic = %of.0, partition = of.1, offset, why, "the partition stands");
@@ -157,7 +157,7 @@ impl<H: RecordHandler> Loop<H> {
         }
         held.kept = held.partition.state.clone();
         self.writer.keep(&held.kept);
-        self.metrics.holds(&of.0, of.1, held.kept.waits_for_operator(), held.partition.parked());
+        self.metrics.holds(&of.0, of.1, held.kept.waits_for_operator(), held.partition.parked().records);
     }
 }
 

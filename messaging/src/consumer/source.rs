@@ -95,8 +95,8 @@ async fn retry_topics(
     }
     let refused = |why| OpenError::NotCreated { topic: topic.to_owned(), why };
     let bytes_max = topics::max_message_bytes(admin, topic).await.map_err(refused)?;
-    let longest = delays.iter().max().copied().unwrap_or_default() * 2;
-    let retention_ms = (longest + RETENTION_BEYOND).as_millis().to_string();
+    let longest = delays.iter().max().copied().unwrap_or_default();
+    let retention_ms = (longest * 2 + RETENTION_BEYOND).as_millis().to_string();
     let settings = [
         // A record is due when the broker has had it for its delay.
         ("message.timestamp.type", "LogAppendTime"),
@@ -106,10 +106,50 @@ async fn retry_topics(
     ];
     let mut made = Vec::new();
     for name in config.retry_topics(topic) {
-        ensure(admin, &config.settings, &name, source, &settings).await?;
+        if !ensure(admin, &config.settings, &name, source, &settings).await?
+            && let Some((setting, found, wanted)) = unfit(&topics::settings_of(admin, &name).await?, longest)
+        {
+            return Err(OpenError::Unfit { topic: name, setting, found, wanted });
+        }
         // One that was there before may have another number of partitions than its source has by now.
         let partitions = shape(config, &name).await?.map_or(source.partitions, |shape| shape.partitions);
         made.push((name, partitions));
     }
     Ok(made)
+}
+
+/// The first setting of a retry topic by which records would be due early, or gone before they are due: what it is, and must be.
+fn unfit(settings: &HashMap<String, String>, longest: Duration) -> Option<(&'static str, String, String)> {
+    let of = |name| settings.get(name).map(String::as_str).unwrap_or_default();
+    let is_kept = of("retention.ms").parse().is_ok_and(|ms: i128| ms == -1 || ms > longest.as_millis() as i128);
+    let rules = [
+        ("message.timestamp.type", of("message.timestamp.type") == "LogAppendTime", "LogAppendTime".to_owned()),
+        ("cleanup.policy", of("cleanup.policy") == "delete", "delete".to_owned()),
+        ("retention.ms", is_kept, format!("-1, or above {}", longest.as_millis())),
+    ];
+    let broken = rules.into_iter().find(|(_, holds, _)| !holds)?;
+    Some((broken.0, of(broken.0).to_owned(), broken.2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_topic_in_which_records_are_due_early_or_gone_too_soon_does_not_fit() {
+        for (timestamps, cleanup, retention, expected) in [
+            ("LogAppendTime", "delete", "-1", None),
+            ("LogAppendTime", "delete", "60001", None),
+            ("LogAppendTime", "delete", "60000", Some("retention.ms")),
+            ("LogAppendTime", "compact", "-1", Some("cleanup.policy")),
+            ("CreateTime", "compact", "1", Some("message.timestamp.type")),
+        ] {
+            let settings =
+                [("message.timestamp.type", timestamps), ("cleanup.policy", cleanup), ("retention.ms", retention)];
+            let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let found = unfit(&settings, Duration::from_secs(60)).map(|(name, ..)| name);
+            assert_eq!(found, expected, "{timestamps} {cleanup} {retention}");
+        }
+        assert!(unfit(&HashMap::new(), Duration::ZERO).is_some(), "what is not told does not fit");
+    }
 }

@@ -160,7 +160,71 @@ async fn a_paused_partition_begins_nothing_until_it_is_resumed_also_after_a_rest
     assert_eq!(stage.world.until_done(3).await?[2], "1:b");
     stage.until_committed(1, 2).await?;
     assert_eq!(stage.world.attempts("0:b").len(), 0);
-    stage.command(Verb::Resume, 0, 0).await?;
+    let resume = stage.command(Verb::Resume, 0, 0).await?;
     assert_eq!(stage.world.until_done(4).await?[3], "0:b");
-    member.stop().await
+    stage.until_audited(&resume, 1).await?;
+    member.stop().await?;
+
+    let member = stage.start(stage.config(blocks()))?;
+    stage.produce(&["0:c"]).await?;
+    assert_eq!(stage.world.until_done(5).await?[4], "0:c");
+    member.stop().await?;
+    for command in [pause, resume] {
+        let audits = stage.until_audited(&command, 1).await?;
+        let events: Vec<_> = audits.iter().map(|audited| audited.event.as_str()).collect();
+        assert_eq!(events, ["followed"], "nobody follows it a second time: {command:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_held_a_topic_holds_nothing_of_another_that_has_its_name() -> Result<()> {
+    let stage = Stage::new(1).await?;
+    stage.world.answer("0:a", Answer::Fails("bad"));
+    stage.produce(&["0:a"]).await?;
+    let member = stage.start(stage.config(blocks()))?;
+    assert!(stage.until_blocked(0, 0).await?.topic_id.is_some());
+    member.stop().await?;
+    let skip = stage.command(Verb::Skip, 0, 0).await?;
+
+    stage.make_anew(1).await?;
+    stage.produce(&["0:b"]).await?;
+    let member = stage.start(stage.config(blocks()))?;
+    assert_eq!(stage.world.until_done(1).await?, ["0:b"]);
+    stage.until_ordinary(0).await?;
+    stage.until_committed(0, 1).await?;
+    member.stop().await?;
+    let audits = stage.audits().await?;
+    let events: Vec<_> = audits.iter().map(|audited| (audited.event.as_str(), audited.offset)).collect();
+    assert_eq!(events, [("blocked", 0), ("topic-changed", 0)], "and {skip:?} is not followed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_outside_the_log_is_seen_until_somebody_resets_it() -> Result<()> {
+    let stage = Stage::new(1).await?;
+    stage.produce(&["0:a", "0:b"]).await?;
+    let member = stage.start(stage.config(blocks()))?;
+    stage.world.until_done(2).await?;
+    stage.until_committed(0, 2).await?;
+    member.stop().await?;
+    stage.produce(&["0:c", "0:d", "0:e"]).await?;
+    stage.delete_before(0, 4).await?;
+
+    let member = stage.start(stage.config(blocks()))?;
+    let is_outside = |state: &Option<PartitionState>| state.as_ref().is_some_and(|state| state.out_of_range.is_some());
+    let state = stage.until_state("it is outside", 0, is_outside).await?.expect("held");
+    let outside = state.out_of_range.as_ref().expect("outside");
+    assert_eq!((outside.committed, outside.low, outside.high), (2, 4, 5));
+    assert!(state.waits_for_operator());
+    // A group that has members takes no reset.
+    member.stop().await?;
+    stage.reset(0, 4).await?;
+    let member = stage.start(stage.config(blocks()))?;
+    assert_eq!(stage.world.until_done(3).await?[2], "0:e");
+    stage.until_ordinary(0).await?;
+    member.stop().await?;
+    let events: Vec<_> = stage.audits().await?.into_iter().map(|audited| audited.event).collect();
+    assert_eq!(events, ["out-of-range"], "it is said once");
+    Ok(())
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use devstack::eventually;
 use rdkafka::{
+    Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
@@ -25,6 +27,28 @@ impl Stage {
         let created = self.admin()?.create_topics([&new], &AdminOptions::new()).await?;
         created.into_iter().next().context("an answer")?.map_err(|(_, code)| code)?;
         devstack::topic_is_known(self.servers(), topic, 1).await
+    }
+
+    /// Deletes the test's topic and makes another one of its name.
+    pub async fn make_anew(&self, partitions: i32) -> Result<()> {
+        for deleted in self.admin()?.delete_topics(&[&self.topic], &AdminOptions::new()).await? {
+            deleted.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
+        }
+        let create = async || {
+            let new = NewTopic::new(&self.topic, partitions, TopicReplication::Fixed(1));
+            let created = self.admin().ok()?.create_topics([&new], &AdminOptions::new()).await.ok()?;
+            created.into_iter().next()?.ok()
+        };
+        eventually("the name is free again", DEADLINE, create).await?;
+        devstack::topic_is_known(self.servers(), &self.topic, partitions).await
+    }
+
+    /// Removes the records before an offset, as retention does.
+    pub async fn delete_before(&self, partition: i32, offset: i64) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
+        let deleted = self.admin()?.delete_records(&list, &AdminOptions::new()).await?;
+        Ok(deleted.find_partition(&self.topic, partition).context("an answer")?.error()?)
     }
 
     /// Gives a topic this setting.

@@ -227,3 +227,18 @@ async fn the_brake_stops_a_partition_instead_of_emptying_it_into_the_dead_letter
     assert_eq!(stage.dead_letters().await?.len(), 2);
     member.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_topic_that_was_there_before_must_fit() -> Result<()> {
+    let stage = Stage::new(1).await?;
+    let retry = retry_topic(&stage.topic, &stage.group, 0);
+    stage.create_with(&retry, "message.timestamp.type", "CreateTime").await?;
+    stage.produce(&["a:0"]).await?;
+    let config = stage.config(RetryConfig::non_blocking_retry([100 * MS]));
+    let error = format!("{:#}", stage.start(config.clone())?.ended().await.expect_err("refused"));
+    assert!(error.contains(&retry) && error.contains("message.timestamp.type=CreateTime"), "{error}");
+    stage.set(&retry, "message.timestamp.type", "LogAppendTime").await?;
+    let member = stage.start(config)?;
+    assert_eq!(stage.world.until_done(1).await?, ["a:0"]);
+    member.stop().await
+}

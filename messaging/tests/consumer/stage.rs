@@ -21,7 +21,7 @@ use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer as _},
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::KafkaError,
     message::{Headers as _, OwnedMessage},
     producer::{FutureProducer, FutureRecord},
@@ -175,6 +175,11 @@ impl Member {
         tokio::time::timeout(time, &mut self.task).await.is_ok()
     }
 
+    /// What it ends with by itself.
+    pub async fn ended(self) -> Result<()> {
+        Ok(tokio::time::timeout(DEADLINE, self.task).await???)
+    }
+
     /// Ends it as a crash would: nothing is finished or committed. The group learns of it from the dropped client.
     pub async fn kill(self) {
         self.task.abort();
@@ -248,7 +253,7 @@ impl Stage {
         Ok(Member { stop, task })
     }
 
-    /// What is kept of a partition; `None` when it is ordinary.
+    /// What is kept of a partition, if anything.
     pub async fn state(&self, partition: i32) -> Result<Option<PartitionState>> {
         let key = messaging::blocking::partition_key(&self.topic, partition);
         let all = self.read(&blocking_topic(&self.group)).await?;
@@ -276,7 +281,8 @@ impl Stage {
     }
 
     pub async fn until_ordinary(&self, partition: i32) -> Result<()> {
-        self.until_state("the partition is ordinary", partition, Option::is_none).await.map(drop)
+        let holds = |state: &Option<PartitionState>| state.as_ref().is_none_or(PartitionState::is_ordinary);
+        self.until_state("the partition is ordinary", partition, holds).await.map(drop)
     }
 
     pub async fn command(&self, verb: Verb, partition: i32, offset: i64) -> Result<Command> {
@@ -336,6 +342,18 @@ impl Stage {
             Ok(list.elements()[0].offset())
         };
         tokio::task::spawn_blocking(look).await?
+    }
+
+    /// Sets the group's offset, as `kafka-consumer-groups.sh --reset-offsets` does.
+    pub async fn reset(&self, partition: i32, offset: i64) -> Result<()> {
+        let (config, topic) = (self.group_client(), self.topic.clone());
+        let reset = move || {
+            let consumer: BaseConsumer = config.create()?;
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&topic, partition, Offset::Offset(offset))?;
+            Ok(consumer.commit(&list, CommitMode::Sync)?)
+        };
+        tokio::task::spawn_blocking(reset).await?
     }
 
     fn group_client(&self) -> ClientConfig {
