@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use shared::telemetry::SdkTracer;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,8 @@ pub(crate) struct App {
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) changes: Arc<Changes>,
     pub(crate) observe: Observe,
+    /// Makes a span for each request, where traces are sent.
+    pub(crate) tracer: Option<SdkTracer>,
     /// One permit per request in hand.
     pub(crate) in_hand: Semaphore,
     /// One permit per request that may wait for a position or a version.
@@ -36,7 +39,12 @@ pub(crate) struct App {
 
 impl App {
     /// On the runtime that stands beside the workers.
-    pub(crate) fn new(config: Config, replicas: Arc<Replicas>, changes: Arc<Changes>) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        replicas: Arc<Replicas>,
+        changes: Arc<Changes>,
+        tracer: Option<SdkTracer>,
+    ) -> Self {
         Self {
             in_hand: Semaphore::new(config.requests_max),
             waiting: Semaphore::new(config.waits_max),
@@ -44,6 +52,7 @@ impl App {
             feeds: Arc::new(Semaphore::new(config.feeds_max)),
             feeds_end: CancellationToken::new(),
             observe: Observe::new(),
+            tracer,
             runtime: Handle::current(),
             draining: AtomicBool::new(false),
             config,

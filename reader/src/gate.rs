@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::freshness::Demand;
 use crate::request::{Call, X_REQUEST_ID, head_bytes, request_id};
 use crate::router::{Route, Variables};
+use crate::trace;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -45,6 +46,9 @@ pub(crate) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Respon
         }
     };
     let took = started.elapsed();
+    if let Some(tracer) = &app.tracer {
+        trace::request(tracer, &head, route, &id, response.status(), took);
+    }
     finish(app, response.headers_mut(), id, took);
     app.observe.request(route, response.status(), took);
     discard(&mut body, &head.headers).await;

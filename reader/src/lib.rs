@@ -13,6 +13,7 @@
 //! changes   the change log, followed on the replicas, for the feed
 //! feed      a subscriber's stream of server-sent events
 //! cache     documents kept in memory, off by default
+//! trace     a span for each request, where traces are sent
 //! queries   all SQL
 //! openapi   the API described, from the handlers
 //! answer    conditional requests, content coding, headers
@@ -61,6 +62,7 @@ mod request;
 mod router;
 mod routes;
 mod server;
+mod trace;
 mod unread;
 mod workers;
 
@@ -69,6 +71,7 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::admin::{self, Readiness};
+use shared::telemetry::SdkTracer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -99,11 +102,16 @@ pub enum RunError {
     TaskEnded(&'static str),
 }
 
-/// Runs the reader until `shutdown` is cancelled and the requests in hand are answered.
+/// Runs the reader until `shutdown` is cancelled and the requests in hand are answered; with a tracer each is a span.
 ///
 /// An absent database is waited for: the admin port says not ready, look-ups are refused with `no-replica`. Stop order:
 /// not ready, pre-drain, listener, connections, databases, admin port.
-pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    metrics: PrometheusHandle,
+    tracer: Option<SdkTracer>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let admin_listener = listen("READER_ADMIN_LISTEN", config.admin_listen).await?;
     let listener = listen("READER_LISTEN", config.listen).await?;
     let readiness = Readiness::new();
@@ -113,7 +121,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: Cancellati
     let changes = Changes::start(&config, &replicas, &mut upkeep);
     let admin_stop = CancellationToken::new();
     let mut admin = tokio::spawn(admin::serve(admin_listener, readiness, metrics, admin_stop.clone()));
-    let app = Arc::new(App::new(config, replicas, changes));
+    let app = Arc::new(App::new(config, replicas, changes, tracer));
     tracing::info!(listen = %app.config.listen, admin_listen = %app.config.admin_listen, "reader started");
 
     tokio::select! {

@@ -68,7 +68,7 @@ fn document() -> Value {
 fn complete(operation: &mut Value, route: Route) {
     limit_ids(operation);
     let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-    let common = request_headers(route).iter().map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
+    let common = request_headers(route).map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
     operation["parameters"] = parameters.into_iter().chain(common).collect();
     for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
         let link = (route == Route::AppSites && status == "200").then_some("Link");
@@ -159,17 +159,16 @@ fn success_headers(route: Route) -> impl Iterator<Item = &'static str> {
     freshness.chain(tag).chain(["Cache-Control", "Vary"]).chain(ALWAYS)
 }
 
-fn request_headers(route: Route) -> &'static [&'static str] {
-    match route {
+fn request_headers(route: Route) -> impl Iterator<Item = &'static str> {
+    let own: &[&str] = match route {
         Route::Site | Route::SiteApp => {
-            &["Projection-Min-Position", "Projection-Min-Version", "Prefer", "If-None-Match", "X-Request-Id"]
+            &["Projection-Min-Position", "Projection-Min-Version", "Prefer", "If-None-Match"]
         }
-        Route::AppSites | Route::App | Route::Instance => {
-            &["Projection-Min-Position", "Prefer", "If-None-Match", "X-Request-Id"]
-        }
-        Route::BatchGet | Route::Changes => &["Projection-Min-Position", "Prefer", "X-Request-Id"],
-        Route::Problem | Route::OpenApi | Route::Docs | Route::DocsFile | Route::Unknown => &["X-Request-Id"],
-    }
+        Route::AppSites | Route::App | Route::Instance => &["Projection-Min-Position", "Prefer", "If-None-Match"],
+        Route::BatchGet | Route::Changes => &["Projection-Min-Position", "Prefer"],
+        Route::Problem | Route::OpenApi | Route::Docs | Route::DocsFile | Route::Unknown => &[],
+    };
+    own.iter().copied().chain(["X-Request-Id", "traceparent"])
 }
 
 fn references<'a>(names: impl Iterator<Item = &'a str>) -> Value {
@@ -223,6 +222,11 @@ fn parameters() -> Value {
             "X-Request-Id",
             "Taken when it is 1 to 128 graphic ASCII characters.",
             json!({"type": "string"}),
+        ),
+        "traceparent": header(
+            "traceparent",
+            "The client's span (W3C Trace Context), of which the request becomes a part where traces are sent; what is not valid is ignored.",
+            json!({"type": "string", "examples": ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]}),
         ),
     })
 }

@@ -10,14 +10,17 @@ use std::{
 
 use opentelemetry::{
     Array, Context, KeyValue, StringValue, Value,
-    trace::{Link, Span, SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer},
+    trace::{Link, Span, SpanKind, TraceContextExt, Tracer},
 };
 
 use crate::{
     batch::Batch,
     pipeline::{Prepared, Stored},
 };
-use shared::{envelope::Headers, telemetry::SdkTracer};
+use shared::{
+    envelope::Headers,
+    telemetry::{SdkTracer, span_context},
+};
 
 /// Records whose traces a batch's span links to at most.
 const LINKS_MAX: usize = 32;
@@ -145,36 +148,5 @@ impl BatchTraces {
             attributes.extend(at.map(|at| KeyValue::new(format!("siteview.source.{which}_ts_ms"), *at)));
         }
         attributes
-    }
-}
-
-/// `00-<trace id>-<span id>-<flags>`; anything else links to nothing.
-fn span_context(traceparent: &[u8]) -> Option<SpanContext> {
-    let mut fields = std::str::from_utf8(traceparent).ok()?.split('-');
-    let (_version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-    let context = SpanContext::new(
-        TraceId::from_hex(trace).ok()?,
-        SpanId::from_hex(span).ok()?,
-        TraceFlags::new(u8::from_str_radix(flags, 16).ok()?),
-        true,
-        TraceState::default(),
-    );
-    context.is_valid().then_some(context)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_traceparent_is_read_or_links_to_nothing() {
-        let valid = span_context(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("valid");
-        assert_eq!(valid.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
-        assert_eq!(valid.span_id().to_string(), "b7ad6b7169203331");
-        let zero = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
-        for text in ["", "00", "00-xyz-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c--01", zero] {
-            assert_eq!(span_context(text.as_bytes()), None, "{text}");
-        }
-        assert_eq!(span_context(b"\xff\xfe"), None);
     }
 }

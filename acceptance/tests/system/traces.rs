@@ -1,4 +1,4 @@
-//! Traces of batches, as a collector gets them.
+//! Traces of batches and of requests, as a collector gets them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -6,21 +6,24 @@ use std::time::Duration;
 use acceptance::{Record, Source, scenario};
 use anyhow::{Context, Result, ensure};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message as _;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::{PARTITIONS, servers};
+use crate::{PARTITIONS, drained_history, servers};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_gets_a_span_per_batch_with_its_stages_also_at_the_end() -> Result<()> {
     scenario(&servers()?, PARTITIONS, async |system| {
         let collector = Collector::start().await?;
         let mut records = Source::new(51, PARTITIONS, 50).records(200);
-        let traceparent = ("traceparent", format!("00-{TRACE}-b7ad6b7169203331-01"));
+        let traceparent = ("traceparent", format!("00-{TRACE}-{PARENT}-01"));
         records[0].headers.push(traceparent);
         let mut writer = system.writer(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)])?;
         writer.ready().await?;
@@ -29,7 +32,7 @@ async fn a_collector_gets_a_span_per_batch_with_its_stages_also_at_the_end() -> 
         // Sooner than the exporter's interval: what waits is sent before the process ends.
         let (status, _) = writer.stop().await?;
         ensure!(status.success(), "ended with {status}");
-        let spans = collector.spans();
+        let spans = collector.spans("writer");
         let batches: Vec<&Span> = spans.iter().filter(|span| span.parent_span_id.is_empty()).collect();
         let name = format!("process {}", system.topic().name());
         ensure!(!batches.is_empty() && batches.iter().all(|span| span.name == name), "{batches:#?}");
@@ -65,13 +68,70 @@ async fn a_collector_that_does_not_answer_holds_nothing_up() -> Result<()> {
     .await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_a_span_in_its_clients_trace_or_in_a_new_one() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let (_, model) = drained_history(system, 53, 60).await?;
+        system.replica_caught_up().await?;
+        let collector = Collector::start().await?;
+        let mut reader = system.reader(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)])?;
+        reader.ready().await?;
+        let site = format!("/v1/sites/{}/installed-apps", model.sites.keys().next().context("a site")?);
+        let (sampled, unsampled) = (format!("00-{TRACE}-{PARENT}-01"), format!("00-{TRACE}-{PARENT}-00"));
+        for (id, path, traceparent, status) in [
+            ("sampled", &*site, Some(&*sampled), 200),
+            ("unsampled", &site, Some(&unsampled), 200),
+            ("invalid", "/nowhere", Some("00-1-2-01"), 404),
+            ("without", &site, None, 200),
+        ] {
+            let request = reqwest::Client::new().get(format!("{}{path}", reader.url())).header("x-request-id", id);
+            let request = traceparent.into_iter().fold(request, |request, text| request.header("traceparent", text));
+            let answer = request.send().await?;
+            ensure!(answer.status() == status, "{id}: {}", answer.status());
+        }
+        let (status, _) = reader.stop().await?;
+        ensure!(status.success(), "ended with {status}");
+        let spans = collector.spans("reader");
+        let mut ids: Vec<_> = spans.iter().filter_map(|span| text(span, "siteview.request_id")).collect();
+        ids.sort_unstable();
+        ensure!(ids == ["invalid", "sampled", "without"], "one span each, and none that is not wanted: {spans:#?}");
+        for span in &spans {
+            let (id, trace, parent) =
+                (text(span, "siteview.request_id"), hex(&span.trace_id), hex(&span.parent_span_id));
+            let is_clients = id == Some("sampled");
+            ensure!((trace == TRACE) == is_clients, "{id:?} is in the trace {trace}");
+            ensure!(parent == if is_clients { PARENT } else { "" }, "{id:?} has the parent {parent}");
+            let (name, route, status) = match id {
+                Some("invalid") => ("GET", None, 404),
+                _ => ("GET /v1/sites/{site_id}/installed-apps", Some("/v1/sites/{site_id}/installed-apps"), 200),
+            };
+            ensure!(span.name == name && span.kind() == SpanKind::Server, "{span:#?}");
+            ensure!(text(span, "http.request.method") == Some("GET"), "{span:#?}");
+            ensure!(text(span, "http.route") == route, "{span:#?}");
+            ensure!(int(span, "http.response.status_code") == Some(status), "{span:#?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
 fn int(span: &Span, key: &str) -> Option<i64> {
-    use opentelemetry_proto::tonic::common::v1::any_value::Value::IntValue;
-    let attribute = span.attributes.iter().find(|attribute| attribute.key == key)?;
-    match attribute.value.as_ref()?.value.as_ref()? {
-        IntValue(value) => Some(*value),
+    match attribute(span, key)? {
+        Value::IntValue(value) => Some(*value),
         _ => None,
     }
+}
+
+fn text<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
+    match attribute(span, key)? {
+        Value::StringValue(value) => Some(value),
+        _ => None,
+    }
+}
+
+fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
+    let attribute = span.attributes.iter().find(|attribute| attribute.key == key)?;
+    attribute.value.as_ref()?.value.as_ref()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -97,15 +157,16 @@ impl Collector {
         Ok(Self { url, requests })
     }
 
-    /// The spans of the writer.
-    fn spans(&self) -> Vec<Span> {
+    /// The spans of a service.
+    fn spans(&self, service: &str) -> Vec<Span> {
         let requests = self.requests.lock().expect("no test panics with it");
         let resources = requests.iter().flat_map(|request| &request.resource_spans);
-        let of_writer = resources.filter(|spans| {
+        let name = format!("{service:?}");
+        let of_service = resources.filter(|spans| {
             let attributes = spans.resource.iter().flat_map(|resource| &resource.attributes);
-            attributes.into_iter().any(|a| a.key == "service.name" && format!("{:?}", a.value).contains("\"writer\""))
+            attributes.into_iter().any(|a| a.key == "service.name" && format!("{:?}", a.value).contains(&name))
         });
-        of_writer.flat_map(|spans| &spans.scope_spans).flat_map(|scope| scope.spans.clone()).collect()
+        of_service.flat_map(|spans| &spans.scope_spans).flat_map(|scope| scope.spans.clone()).collect()
     }
 }
 
