@@ -13,6 +13,7 @@
 //! changes   the change log, followed on the replicas, for the feed
 //! feed      a subscriber's stream of server-sent events
 //! cache     documents kept in memory, off by default
+//! overload  how many requests are in hand and refused, for `/readyz`
 //! trace     a span for each request, where traces are sent
 //! queries   all SQL
 //! openapi   the API described, from the handlers
@@ -53,6 +54,7 @@ mod gate;
 mod observe;
 mod open_files;
 mod openapi;
+mod overload;
 mod page;
 mod position;
 mod queries;
@@ -115,18 +117,19 @@ pub async fn run(
     let admin_listener = listen("READER_ADMIN_LISTEN", config.admin_listen).await?;
     let listener = listen("READER_LISTEN", config.listen).await?;
     let readiness = Readiness::new();
-    let accepting = readiness.condition("accepting");
+    let (accepting, requests) = (readiness.condition("accepting"), readiness.condition("requests"));
     let workers = Arc::new(Workers::start(config.workers).map_err(RunError::Workers)?);
     let (replicas, mut upkeep) = Replicas::start(&config, &workers, readiness.condition("database"));
     let changes = Changes::start(&config, &replicas, &mut upkeep);
     let admin_stop = CancellationToken::new();
     let mut admin = tokio::spawn(admin::serve(admin_listener, readiness, metrics, admin_stop.clone()));
     let app = Arc::new(App::new(config, replicas, changes, tracer));
+    upkeep.spawn(overload::tell(app.clone(), requests));
     tracing::info!(listen = %app.config.listen, admin_listen = %app.config.admin_listen, "reader started");
 
     tokio::select! {
         () = server::serve(listener, app, workers.clone(), accepting, shutdown) => {}
-        _ = upkeep.join_next() => return Err(RunError::TaskEnded("upkeep of a replica")),
+        _ = upkeep.join_next() => return Err(RunError::TaskEnded("upkeep")),
         _ = &mut admin => return Err(RunError::TaskEnded("admin port")),
     }
     upkeep.shutdown().await;

@@ -1,6 +1,7 @@
 //! All that the reader tells operators in figures: the only place that names a metric.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -15,6 +16,8 @@ const STATUSES: [u16; 12] = [200, 304, 400, 404, 405, 410, 413, 415, 431, 500, 5
 pub(crate) struct Observe {
     routes: Vec<RouteMetrics>,
     shed: Counter,
+    /// The same number, which a counter does not give back.
+    shed_count: AtomicU64,
     connections: Gauge,
     made_room: Counter,
 }
@@ -67,6 +70,7 @@ impl Observe {
         Self {
             routes: Route::ALL.map(|r| RouteMetrics { seconds: seconds(r), requests: requests() }).into(),
             shed: counter!("reader_shed_total"),
+            shed_count: AtomicU64::new(0),
             connections: gauge!("reader_connections"),
             made_room: counter!("reader_connections_made_room_total"),
         }
@@ -86,6 +90,12 @@ impl Observe {
     /// A request was refused because too many are in hand.
     pub(crate) fn shed(&self) {
         self.shed.increment(1);
+        self.shed_count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many have been refused for that since the start.
+    pub(crate) fn shed_count(&self) -> u64 {
+        self.shed_count.load(Ordering::Relaxed)
     }
 
     pub(crate) fn connection_opened(&self) {

@@ -114,6 +114,7 @@ async fn what_cannot_be_served_is_refused_at_once_and_memory_stays_flat() -> Res
             ensure!(problem["type"] == "/problems/overloaded", "{problem}");
             ensure!(asked_at.elapsed() < UNAFFECTED_MAX, "refused after {:?}", asked_at.elapsed());
         }
+        overload_is_told(&reader).await?;
         let more = rss_bytes(&reader)?.saturating_sub(before);
         ensure!(more < 16 << 20, "refusals cost {more} bytes of memory");
         ensure!(reader.metric_sum("reader_shed_total", &[]).await? >= 3_000.0, "they are counted");
@@ -125,6 +126,20 @@ async fn what_cannot_be_served_is_refused_at_once_and_memory_stays_flat() -> Res
         Ok(())
     })
     .await
+}
+
+/// What is overloaded lives, stays in its balancer, and says what it refuses.
+async fn overload_is_told(reader: &Service) -> Result<()> {
+    let told = async || {
+        let requests = reader.conditions().await.ok()?.remove("requests")?;
+        let refused = !requests.detail.contains(" 0 refused");
+        (requests.holds && requests.detail.starts_with("8 of 8 in hand, ") && refused).then_some(())
+    };
+    eventually("/readyz tells of requests in hand and refused", NOTICED_MAX, told).await?;
+    ensure!(reader.is_ready().await, "overload makes not ready: {:?}", reader.conditions().await?);
+    let alive = reqwest::get(format!("{}/livez", reader.admin())).await?.status();
+    ensure!(alive == 200, "/livez is {alive}");
+    Ok(())
 }
 
 /// Those who wait for a version that never comes are bounded, and keep none out who does not wait.
