@@ -55,6 +55,15 @@ impl Proxy {
         Ok(Self { port, state, accepting })
     }
 
+    /// Listens for the server of a database's URL. Gives the URL that leads through the proxy, too.
+    pub async fn before(url: &str) -> Result<(Self, String)> {
+        let place = url.rsplit_once('@').and_then(|(_, place)| place.split_once('/'));
+        let (server, _) = place.context("a URL names a login and a database")?;
+        let proxy = Self::new(server).await?;
+        let detour = url.replacen(server, &proxy.address(), 1);
+        Ok((proxy, detour))
+    }
+
     /// `host:port` of the proxy itself.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)

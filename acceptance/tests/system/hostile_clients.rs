@@ -82,10 +82,7 @@ async fn what_cannot_be_served_is_refused_at_once_and_memory_stays_flat() -> Res
     scenario(&servers()?, PARTITIONS, async |system| {
         let (_, model) = drained_history(system, 83, 600).await?;
         system.replica_caught_up().await?;
-        let url = system.reader_urls().swap_remove(0);
-        let server = url.rsplit_once('@').and_then(|(_, place)| place.split_once('/')).context("a URL")?.0.to_owned();
-        let proxy = Proxy::new(&server).await?;
-        let url = url.replacen(&server, &proxy.address(), 1);
+        let (proxy, url) = Proxy::before(&system.reader_urls()[0]).await?;
         let settings = [
             ("READER_DATABASE_URLS", url.as_str()),
             ("READER_REQUESTS_MAX", "8"),
