@@ -30,6 +30,7 @@ mod roles;
 mod saboteurs;
 mod states;
 mod stops;
+mod subscribers;
 mod tail_of_the_log;
 mod traces;
 mod upkeep;
