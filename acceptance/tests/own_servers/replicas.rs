@@ -2,6 +2,7 @@
 //! while clients read and the source changes: no request fails, no answer goes back. A devstack of its own, which a
 //! promotion leaves in no state for others.
 
+mod none;
 mod own_writes;
 mod trouble;
 
@@ -24,7 +25,7 @@ const READER: [(&str, &str); 3] =
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_request_fails_and_no_answer_goes_back_whatever_happens_to_one_of_two_replicas() -> Result<()> {
-    let stack = stack().await?;
+    let stack = stack("replicas").await?;
     scenario(stack.endpoints(), PARTITIONS, async |system| {
         let mut source = Source::new(71, PARTITIONS, 500);
         let mut records = [rising(PARTITIONS, 1), source.records(3_000)].concat();
@@ -69,8 +70,8 @@ async fn no_request_fails_and_no_answer_goes_back_whatever_happens_to_one_of_two
     .await
 }
 
-async fn stack() -> Result<Devstack> {
-    let tests = target_dir()?.join("devstack-tests").join("replicas");
+async fn stack(name: &str) -> Result<Devstack> {
+    let tests = target_dir()?.join("devstack-tests").join(name);
     let mut options = Options::new([Part::Kafka, Part::Postgres], unused_state_dir(&tests)?)?;
     options.replicas = 2;
     Devstack::start(options).await
