@@ -111,11 +111,11 @@ impl Changes {
         Arc::new(Self { tails, replicas: Arc::clone(replicas), read_backs })
     }
 
-    /// Listens to the first healthy replica, in the order of the configuration, so that a reader keeps one tail busy and not
-    /// all; with a position, to the first that has reached it. Errors when there is none.
+    /// Listens to the first replica that may answer, in the order of the configuration, so that a reader keeps one tail busy and not
+    /// all; to one that is behind only where all are. With a position, to the first that has reached it. Errors when there is none.
     pub(crate) async fn subscribe(&self, position: Option<&Position>) -> Result<Subscription, Error> {
-        let healthy: Vec<&Arc<Tail>> = self.healthy().collect();
-        let fit = healthy.iter().filter(|tail| position.is_none_or(|position| tail.replica().reaches(position)));
+        let able = self.able();
+        let fit = able.iter().filter(|tail| position.is_none_or(|position| tail.replica().reaches(position)));
         let mut found = false;
         for tail in fit {
             found = true;
@@ -124,18 +124,22 @@ impl Changes {
             }
             tracing::warn!(replica = tail.replica().name(), "the change log is not to be had");
         }
-        match found || healthy.is_empty() {
+        match found || able.is_empty() {
             true => Err(Error::NoReplica),
             false => Err(Error::PositionNotReached(Duration::ZERO)),
         }
     }
 
-    /// The replicas, and the primary only while none of them is healthy.
-    fn healthy(&self) -> impl Iterator<Item = &Arc<Tail>> {
-        let is_healthy = |tail: &&Arc<Tail>| tail.replica().is_healthy();
+    /// The replicas that may answer, those that are behind last; the primary only while there is none.
+    fn able(&self) -> Vec<&Arc<Tail>> {
         let (replicas, fallback) = self.tails.split_at(self.replicas.count());
-        let any = replicas.iter().any(|tail| tail.replica().is_healthy());
-        replicas.iter().filter(is_healthy).chain(fallback.iter().filter(move |tail| !any && is_healthy(tail)))
+        let able = |tail: &&Arc<Tail>| tail.replica().can_answer();
+        let mut found: Vec<&Arc<Tail>> = replicas.iter().filter(able).collect();
+        if found.is_empty() {
+            found = fallback.iter().filter(able).collect();
+        }
+        found.sort_by_key(|tail| tail.replica().behind().is_some());
+        found
     }
 }
 

@@ -13,7 +13,7 @@ use super::page::Broken;
 use super::tail::{Ended, News, Subscription};
 use super::{Changes, Filter};
 use crate::error::Error;
-use crate::position::{RowPosition, Sample};
+use crate::position::{Grounds, RowPosition};
 
 /// Pause after something was not to be had.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -79,20 +79,20 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Begins to follow over a subscription of `changes`. Gives the newest sample of its replica, too.
+    /// Begins to follow over a subscription of `changes`. Gives what its answers rest on, too.
     pub(crate) async fn open(
         changes: Arc<Changes>,
         subscription: Subscription,
         start: Start,
         filter: Filter,
-    ) -> Result<(Self, Option<Arc<Sample>>), Error> {
-        let sample = subscription.sample();
+    ) -> Result<(Self, Option<Grounds>), Error> {
+        let grounds = subscription.grounds();
         let (cursor, caught_up) = match start {
             Start::Now => (subscription.start.clone(), true),
             Start::Earliest => (Arc::new(subscription.ends().await.map_err(refused)?.earliest), false),
             Start::After(cursor) => (Arc::new(cursor), false),
         };
-        Ok((Self { changes, filter, cursor, subscription: Some(subscription), caught_up }, sample))
+        Ok((Self { changes, filter, cursor, subscription: Some(subscription), caught_up }, grounds))
     }
 
     /// Where it is: what was heard so far is before it, what will be heard is after it.

@@ -15,7 +15,7 @@ use super::batch::Batch;
 use super::cursor::Cursor;
 use super::page::Broken;
 use super::{BATCHES_KEPT, Filter, page_limits};
-use crate::position::{Generation, Sample};
+use crate::position::{Generation, Grounds, Sample};
 use crate::queries::changes::{ChangeLog, Ends, Page};
 use crate::replicas::{Replica, backoff, chain};
 
@@ -102,6 +102,11 @@ impl Subscription {
     /// The newest sample of the replica, if it is healthy.
     pub(crate) fn sample(&self) -> Option<Arc<Sample>> {
         self.tail.replica.sample()
+    }
+
+    /// What an answer rests on that is read from now on.
+    pub(crate) fn grounds(&self) -> Option<Grounds> {
+        self.sample().map(|sample| Grounds { sample, behind: self.tail.replica.behind() })
     }
 
     /// Up to here everything is in the channel or was heard. Look here before you find the channel empty.

@@ -214,8 +214,14 @@ impl Replica {
         }
     }
 
+    /// By how much it is behind, where that is more than it should be.
+    pub(crate) fn behind(&self) -> Option<Duration> {
+        let lag = self.lag();
+        self.settings.limits.behind(lag).then_some(lag)
+    }
+
     /// Whether it may be asked now.
-    pub(super) fn can_answer(&self) -> bool {
+    pub(crate) fn can_answer(&self) -> bool {
         self.is_healthy() && self.settings.limits.admit(self.lag())
     }
 
@@ -294,9 +300,7 @@ impl Lease {
 
     /// What an answer that was read under this lease rests on.
     pub(super) fn grounds(&self) -> Grounds {
-        let lag = self.replica.lag();
-        let behind = self.replica.settings.limits.behind(lag).then_some(lag);
-        Grounds { sample: self.sample.clone(), behind }
+        Grounds { sample: self.sample.clone(), behind: self.replica.behind() }
     }
 
     /// Notes that the look-up failed: the replica is left out for a while.

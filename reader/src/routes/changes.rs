@@ -13,7 +13,7 @@ use crate::document::write_string;
 use crate::error::Error;
 use crate::feed;
 use crate::openapi::schema;
-use crate::position::Sample;
+use crate::position::Grounds;
 use crate::request::Call;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -47,9 +47,9 @@ pub(crate) async fn changes(call: &Call<'_>) -> Result<Answer, Error> {
         app.observe.shed();
         Error::FeedsOverloaded(app.config.feeds_max)
     })?;
-    let (mut follower, sample) = open(call, start, filter).await?;
+    let (mut follower, grounds) = open(call, start, filter).await?;
     if wants_json(call.headers) {
-        return poll(call, follower, sample).await;
+        return poll(call, follower, grounds).await;
     }
     let first = match follower.is_caught_up() {
         true => None,
@@ -58,12 +58,12 @@ pub(crate) async fn changes(call: &Call<'_>) -> Result<Answer, Error> {
     if let Some(Heard::Gap(Gap::Expired)) = first {
         return Err(Error::FeedPositionExpired);
     }
-    let claim = sample.map(|sample| sample.of_all([]));
+    let claim = grounds.map(|grounds| grounds.of_all([]));
     Ok(Answer::feed(feed::start(app, follower, first, permit), claim))
 }
 
 /// Waits for a replica that is where the client demands it to be.
-async fn open(call: &Call<'_>, start: Start, filter: Filter) -> Result<(Follower, Option<Arc<Sample>>), Error> {
+async fn open(call: &Call<'_>, start: Start, filter: Filter) -> Result<(Follower, Option<Grounds>), Error> {
     let (app, demand, started) = (call.app, &call.demand, Instant::now());
     let mut news = app.replicas.news();
     let position = demand.position.as_ref();
@@ -84,7 +84,7 @@ async fn open(call: &Call<'_>, start: Start, filter: Filter) -> Result<(Follower
 }
 
 /// Answers with the first changes that there are, or with none when the wait is over.
-async fn poll(call: &Call<'_>, mut follower: Follower, sample: Option<Arc<Sample>>) -> Result<Answer, Error> {
+async fn poll(call: &Call<'_>, mut follower: Follower, grounds: Option<Grounds>) -> Result<Answer, Error> {
     let app = call.app;
     let (started, wait) = (Instant::now(), call.demand.wait);
     // Reading back counts as work: it may take what any request may.
@@ -113,7 +113,7 @@ async fn poll(call: &Call<'_>, mut follower: Follower, sample: Option<Arc<Sample
             }
         }
     }
-    let claim = sample.map(|sample| sample.of_all(events.iter().flat_map(Selected::positions)));
+    let claim = grounds.map(|grounds| grounds.of_all(events.iter().flat_map(Selected::positions)));
     Ok(Answer::untagged(body(&follower, events.as_ref(), gap), claim))
 }
 

@@ -10,6 +10,9 @@ use super::{NOTICED_MAX, PARTITIONS, READER, Stage, stack};
 /// Requests in a row that must all be answered alike.
 const ASKED: usize = 50;
 
+/// A look-up, and the change feed by poll.
+const PATHS: [&str; 2] = ["/v1/sites/rising-0/installed-apps", "/v1/changes"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn where_no_replica_may_answer_it_is_said_or_the_primary_stands_in() -> Result<()> {
     let stack = stack("no-replica").await?;
@@ -54,9 +57,11 @@ impl Stage<'_> {
         for _ in 0..ASKED {
             refuses(strict).await?;
             answers_fresh(backed).await?;
-            let answer = ask(self.reader).await?.error_for_status()?;
-            let staleness = answer.headers().get("projection-staleness").context("the answer says that it is stale")?;
-            ensure!(staleness.to_str()?.parse::<u64>()? >= 1, "{staleness:?}");
+            for path in PATHS {
+                let answer = ask(self.reader, path).await?.error_for_status()?;
+                let staleness = answer.headers().get("projection-staleness").context("it says that it is stale")?;
+                ensure!(staleness.to_str()?.parse::<u64>()? >= 1, "{path}: {staleness:?}");
+            }
         }
         for replica in &replicas {
             replica.execute("select pg_wal_replay_resume()", &[]).await?;
@@ -93,26 +98,32 @@ impl Stage<'_> {
     }
 }
 
-async fn ask(reader: &Service) -> Result<Response> {
-    Ok(reqwest::get(format!("{}/v1/sites/rising-0/installed-apps", reader.url())).await?)
+async fn ask(reader: &Service, path: &str) -> Result<Response> {
+    let request = reqwest::Client::new().get(format!("{}{path}", reader.url()));
+    Ok(request.header("accept", "application/json").send().await?)
 }
 
 async fn answers_fresh(reader: &Service) -> Result<()> {
-    let answer = ask(reader).await?;
-    let is_stale = answer.headers().contains_key("projection-staleness");
-    ensure!(answer.status() == StatusCode::OK && !is_stale, "{answer:?}");
-    let document: Value = answer.json().await?;
+    for path in PATHS {
+        let answer = ask(reader, path).await?;
+        let is_stale = answer.headers().contains_key("projection-staleness");
+        ensure!(answer.status() == StatusCode::OK && !is_stale, "{path}: {answer:?}");
+    }
+    let document: Value = ask(reader, PATHS[0]).await?.json().await?;
     ensure!(document["site_id"] == "rising-0" && document["version"] == 1, "{document}");
     Ok(())
 }
 
 /// 503, with the problem that says that no replica is there, and when to come back.
 async fn refuses(reader: &Service) -> Result<()> {
-    let answer = ask(reader).await?;
-    let again = answer.headers().get("retry-after").cloned();
-    let (status, problem) = (answer.status(), answer.json::<Value>().await?);
-    ensure!(status == StatusCode::SERVICE_UNAVAILABLE && problem["type"] == "/problems/no-replica", "{problem}");
-    let seconds: u64 = again.context("it says when to come back")?.to_str()?.parse()?;
-    ensure!(seconds >= 1, "come back after {seconds} s");
+    for path in PATHS {
+        let answer = ask(reader, path).await?;
+        let again = answer.headers().get("retry-after").cloned();
+        let (status, problem) = (answer.status(), answer.json::<Value>().await?);
+        let is_refused = status == StatusCode::SERVICE_UNAVAILABLE && problem["type"] == "/problems/no-replica";
+        ensure!(is_refused, "{path}: {status} {problem}");
+        let seconds: u64 = again.context("it says when to come back")?.to_str()?.parse()?;
+        ensure!(seconds >= 1, "come back after {seconds} s");
+    }
     Ok(())
 }
