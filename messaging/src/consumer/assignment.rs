@@ -162,7 +162,7 @@ impl<H: RecordHandler> Loop<H> {
             // Of the commands for the old one none is followed in the new one.
             state.commands_from = self.commands_next;
         }
-        let kept = kept.unwrap_or_else(|| state.clone());
+        let kept = kept.map_or_else(|| state.clone(), |kept| *kept);
         let wall = jiff::Timestamp::now();
         // Read second: what passes between the two makes a retry later, not earlier.
         let now = (Instant::now(), wall);

@@ -22,7 +22,7 @@ use crate::{
 /// What was found for a partition.
 pub(super) enum Claim {
     /// It continues here, in this state. What was kept of it before may be of another topic of that name.
-    At { start: i64, offsets: Offsets, state: PartitionState, kept: Option<PartitionState> },
+    At { start: i64, offsets: Offsets, state: PartitionState, kept: Option<Box<PartitionState>> },
     /// What is to come next is not in the log: retention has removed it, or the log was cut. Going on elsewhere is an
     /// operator's decision (`kafka-consumer-groups --reset-offsets`). The state is the one that was kept.
     OutOfRange { committed: i64, low: i64, high: i64, state: PartitionState },
@@ -71,7 +71,7 @@ pub(super) fn claim(
         state.out_of_range = None;
         let offsets = Offsets::resume(next, metadata);
         state.forget_below(next, |offset| offsets.is_done(offset));
-        claims.push((of.clone(), Claim::At { start: next, offsets, state, kept }));
+        claims.push((of.clone(), Claim::At { start: next, offsets, state, kept: kept.map(Box::new) }));
     }
     Ok(claims)
 }
