@@ -143,6 +143,73 @@ async fn what_is_ignored_and_what_is_parked_move_with_their_partitions() -> Resu
     second.stop().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_move_with_their_partitions_and_are_not_early() -> Result<()> {
+    const DELAY: Duration = Duration::from_secs(3);
+    for retries in [
+        RetryConfig::finite_blocking_retry([DELAY]),
+        RetryConfig::infinite_blocking_retry(DELAY),
+        RetryConfig::non_blocking_retry([DELAY]),
+        RetryConfig::blocking_followed_by_non_blocking_retry([DELAY], [DELAY]),
+    ] {
+        let stage = Stage::new(2).await?;
+        let config = || stage.config(retries.clone());
+        let values = ["0:x", "1:x"];
+        values.iter().for_each(|value| stage.world.answer(value, Answer::Fails("away")));
+        stage.produce(&values).await?;
+        let first = stage.start(config())?;
+        for value in values {
+            stage.world.until_attempted(value, 1).await?;
+        }
+        // While both wait for their second attempt.
+        let second = stage.start(config())?;
+        first.stop().await?;
+        values.iter().for_each(|value| stage.world.answer(value, Answer::Handled));
+        let done: BTreeSet<String> = stage.world.until_done(2).await?.into_iter().collect();
+        assert_eq!(done, values.map(str::to_owned).into());
+        for value in values {
+            let attempts = stage.world.attempts(value);
+            let [before, after] = &attempts[..] else { panic!("{retries:?}: {attempts:?}") };
+            let since = if after.topic == stage.topic { before.at_ms } else { after.timestamp_ms };
+            let waited = after.at_ms - since;
+            assert!(waited >= i64::try_from(DELAY.as_millis())?, "{retries:?}: {waited} ms");
+        }
+        second.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_and_a_record_that_is_being_left_out_move_with_their_partitions() -> Result<()> {
+    let stage = Stage::new(2).await?;
+    let config = || stage.config(RetryConfig::empty().exhausted(Exhausted::Block));
+    // The dead letters take nothing for now, so that it stays on its way there.
+    stage.create_with(&stage.dead_letter_topic(), "max.message.bytes", "1").await?;
+    stage.world.answer("0:bad", Answer::Fails("bad"));
+    stage.produce(&["0:bad", "0:b"]).await?;
+    let first = stage.start(config())?;
+    stage.until_blocked(0, 0).await?;
+    stage.command(Verb::Skip, 0, 0).await?;
+    let leaves_out =
+        |state: &Option<PartitionState>| state.as_ref().is_some_and(|state| state.state == BlockingState::IgnoringOnce);
+    stage.until_state("it is being left out", 0, leaves_out).await?;
+    let pause = stage.command(Verb::Pause, 1, 0).await?;
+    stage.until_audited(&pause, 1).await?;
+    let second = stage.start(config())?;
+    first.stop().await?;
+
+    stage.produce(&["1:c"]).await?;
+    stage.set(&stage.dead_letter_topic(), "max.message.bytes", "1000000").await?;
+    let letters = stage.until_dead(1).await?;
+    assert_eq!((letters[0].0.as_str(), letters[0].1["dlq-reason"].as_str()), ("0:bad", "skipped"));
+    assert_eq!(stage.world.until_done(1).await?, ["0:b"]);
+    stage.until_ordinary(0).await?;
+    assert_eq!((stage.world.attempts("0:bad").len(), stage.world.attempts("1:c").len()), (1, 0));
+    stage.command(Verb::Resume, 1, 0).await?;
+    assert_eq!(stage.world.until_done(2).await?[1], "1:c");
+    second.stop().await
+}
+
 /// What a bootstrap server does whose broker is not there yet: it takes connections and drops them, until it is told to lead on.
 async fn bootstrap(listener: TcpListener, broker: String, leads_on: Arc<AtomicBool>) -> std::io::Result<()> {
     loop {

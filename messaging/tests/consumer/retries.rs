@@ -172,8 +172,12 @@ async fn blocking_retries_come_before_retry_topics_where_both_are_asked_for() ->
     let stage = Stage::new(1).await?;
     stage.world.answer("a:0", Answer::Fails("away"));
     stage.produce(&["a:0", "b:1"]).await?;
-    let retries = RetryConfig::blocking_followed_by_non_blocking_retry([50 * MS], [200 * MS]);
-    let member = stage.start(stage.config(retries))?;
+    let config = || stage.config(RetryConfig::blocking_followed_by_non_blocking_retry([50 * MS], [1500 * MS]));
+    let member = stage.start(config())?;
+    stage.world.until_attempted("a:0", 2).await?;
+    // On its way to the retry topic, or there.
+    member.stop().await?;
+    let member = stage.start(config())?;
     let attempts = stage.world.until_attempted("a:0", 3).await?;
     let topics: Vec<_> = attempts.iter().map(|attempt| attempt.topic.clone()).collect();
     assert_eq!(topics, [stage.topic.clone(), stage.topic.clone(), retry_topic(&stage.topic, &stage.group, 0)]);
@@ -188,11 +192,15 @@ async fn errors_have_policies_by_class_and_some_are_never_retried() -> Result<()
     stage.world.answer("b:1", Answer::Fails("bad"));
     stage.world.answer("c:2", Answer::NeverRetried("worse"));
     stage.world.answer("d:3", Answer::Panics);
-    stage.produce(&["a:0", "b:1", "c:2", "d:3", "e:4"]).await?;
+    stage.produce(&["a:0", "b:1"]).await?;
     let retries = RetryConfig::finite_blocking_retry([10 * MS])
         .for_class("odd", RetryPolicy::NoRetry)
         .for_class("panic", RetryPolicy::NoRetry)
         .never_retry("bad");
+    let member = stage.start(stage.config(retries.clone()))?;
+    stage.until_dead(2).await?;
+    member.stop().await?;
+    stage.produce(&["c:2", "d:3", "e:4"]).await?;
     let member = stage.start(stage.config(retries))?;
     let mut letters = stage.until_dead(4).await?;
     letters.sort();

@@ -15,7 +15,7 @@ use devstack::eventually;
 use messaging::{
     AtomicKvStore, AtomicKvStoreConfig,
     atomic_kv_store::{Decision, StoredUpdate},
-    transaction::{self, Output, Record, TransactionConfig},
+    transaction::{self, Output, Record, TransactionConfig, TransactionError},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::time::timeout;
@@ -80,6 +80,50 @@ async fn commands_of_a_key_are_applied_one_after_another_across_owners() -> Resu
     let (leaves, running) = owner.context("an owner")?;
     leaves.cancel();
     timeout(DEADLINE, running).await???;
+    Ok(())
+}
+
+/// Two processes under one name: the elder is a zombie, ends with an error, and stores nothing of what it decided.
+#[tokio::test]
+async fn a_zombie_is_fenced_and_stores_nothing() -> Result<()> {
+    let broker = broker()?;
+    let run = topics(&broker, 1).await?;
+    let (commands, shutdown) = (format!("{run}.commands"), CancellationToken::new());
+    let queries = AtomicKvStore::<Vec<u32>>::start(&broker.settings(), config(&run, "queries"))?;
+    let is_stored = async |expected: &[u32]| {
+        let stored = async || queries.store().get("a").filter(|value| **value == expected).map(drop);
+        eventually("the command is applied", DEADLINE, stored).await
+    };
+    // The elder is frozen in the middle of its work, as by a pause of its machine; its handler waits for the test.
+    let ((freezes, frozen), (thaw, thawed)) = (channel(), channel::<()>());
+    let freeze = move |command: &Record, value: Option<&Vec<u32>>| match command.value.as_deref() {
+        Some(b"2") => {
+            // Whoever waits for these has given up when they fail.
+            let _ = freezes.send(());
+            let _ = thawed.recv();
+            Decision::put(vec![666])
+        }
+        _ => append(command, value),
+    };
+    let elder = AtomicKvStore::<Vec<u32>>::start(&broker.settings(), config(&run, "0"))?;
+    let elder = tokio::spawn(elder.run(freeze, shutdown.clone()));
+    write(&broker, &commands, 0, &[("a", Some("1"))])?;
+    is_stored(&[1]).await?;
+    write(&broker, &commands, 0, &[("a", Some("2"))])?;
+    tokio::task::spawn_blocking(move || frozen.recv_timeout(DEADLINE)).await??;
+    let younger = AtomicKvStore::<Vec<u32>>::start(&broker.settings(), config(&run, "0"))?;
+    let younger = tokio::spawn(younger.run(append, shutdown.clone()));
+    // A member joins after it has taken its id. The elder's client keeps its own session meanwhile.
+    let has_id = async || crate::transactions::has_members(&broker, &run, 2);
+    eventually("the younger has joined, and so has taken the id", DEADLINE, has_id).await?;
+    thaw.send(())?;
+    let end = timeout(DEADLINE, elder).await.context("the elder ends")??;
+    ensure!(matches!(end, Err(TransactionError::Fenced { .. })), "{end:?}");
+    is_stored(&[1, 2]).await?;
+    let stored: Vec<_> = broker.read(&format!("{run}.store"))?.into_iter().filter_map(|record| record.value).collect();
+    ensure!(stored == ["[1]", "[1,2]"], "{stored:?}");
+    shutdown.cancel();
+    timeout(DEADLINE, younger).await???;
     Ok(())
 }
 
