@@ -1,7 +1,12 @@
 //! Why a group is behind, and for how long the next record has waited. Pure.
 
+use std::time::Duration;
+
 use messaging::{blocking::PartitionState, groups::GroupState};
 use serde::Serialize;
+
+/// A partition that nobody has and whose offset was not moved for so long is consumed by nobody.
+pub const MOVES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why there are records still to be consumed, from harmless to grave: the gravest speaks for a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -55,6 +60,8 @@ pub struct Facts<'a> {
     pub state: GroupState,
     /// A member has the partition.
     pub has_member: bool,
+    /// Its offset was moved within [`MOVES_WITHIN`]: who commits in transactions of its own, as `writer relay` does, is no member.
+    pub moves: bool,
     /// What holds it.
     pub held: Option<&'a PartitionState>,
 }
@@ -67,7 +74,7 @@ pub fn cause(facts: Facts<'_>) -> Cause {
         _ if held(|state| state.paused) => Cause::Paused,
         Facts { lag_records: ..=0, .. } => Cause::CaughtUp,
         Facts { state: GroupState::Rebalancing, .. } => Cause::Rebalancing,
-        Facts { has_member: false, .. } => Cause::NoMember,
+        Facts { has_member: false, moves: false, .. } => Cause::NoMember,
         _ if held(|state| !state.blocked.is_empty()) => Cause::Retrying,
         _ if held(|state| !state.parked.is_empty()) => Cause::Parked,
         Facts { stable_lag_records: ..=0, .. } => Cause::OpenTransaction,
@@ -182,14 +189,21 @@ mod tests {
         let retrying = state(|state| state.block(3, stuck(WaitsFor::Retry), 0));
         let parked = state(|state| state.park(3, stuck(WaitsFor::Operator), 0));
         let paused = state(|state| state.paused = true);
-        let stable =
-            Facts { lag_records: 5, stable_lag_records: 5, state: GroupState::Stable, has_member: true, held: None };
+        let stable = Facts {
+            lag_records: 5,
+            stable_lag_records: 5,
+            state: GroupState::Stable,
+            has_member: true,
+            moves: false,
+            held: None,
+        };
         for (facts, expected) in [
             (Facts { lag_records: 0, stable_lag_records: 0, ..stable }, Cause::CaughtUp),
             (stable, Cause::Slow),
             (Facts { stable_lag_records: 0, ..stable }, Cause::OpenTransaction),
             (Facts { state: GroupState::Rebalancing, has_member: false, ..stable }, Cause::Rebalancing),
             (Facts { state: GroupState::Empty, has_member: false, ..stable }, Cause::NoMember),
+            (Facts { state: GroupState::Empty, has_member: false, moves: true, ..stable }, Cause::Slow),
             (Facts { held: Some(&parked), ..stable }, Cause::Parked),
             (Facts { held: Some(&retrying), ..stable }, Cause::Retrying),
             (Facts { held: Some(&paused), lag_records: 0, ..stable }, Cause::Paused),

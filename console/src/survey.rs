@@ -20,7 +20,7 @@ use rdkafka::{
 use crate::{
     age::{Ages, Place},
     board::{Board, rfc3339},
-    lag::{Cause, Facts, Next, Waiting, cause},
+    lag::{Cause, Facts, MOVES_WITHIN, Next, Waiting, cause},
     snapshot::{Group, OpenTransaction, PartitionLag},
 };
 
@@ -239,15 +239,16 @@ impl Survey {
         let committed = described.committed.get(of).copied();
         let goes_on = committed.or_else(|| described.begins.get(of).copied());
         let lag = |end: i64| goes_on.map_or(0, |offset| (end - offset).max(0));
+        let unmoved = described.unmoved.get(of).copied();
         let cause = cause(Facts {
             lag_records: lag(high),
             stable_lag_records: lag(stable),
             state: described.group.state,
             has_member,
+            moves: unmoved.is_some_and(|since| now_ms - since < MOVES_WITHIN.as_millis() as i64),
             held: board.held(&described.group.name, &of.0, of.1),
         });
         let waiting = Waiting::of(goes_on, lag(high), lag(stable), described.next.get(of).copied());
-        let unmoved = described.unmoved.get(of).filter(|_| cause != Cause::CaughtUp);
         Some(PartitionLag {
             topic: of.0.clone(),
             partition: of.1,
@@ -259,7 +260,7 @@ impl Survey {
             lag_seconds_unknown: waiting.unknown(),
             next_record_at: waiting.since().map(rfc3339),
             cause,
-            unmoved_since: unmoved.map(|since| rfc3339(*since)),
+            unmoved_since: unmoved.filter(|_| cause != Cause::CaughtUp).map(rfc3339),
         })
     }
 }
