@@ -129,8 +129,8 @@ impl<H: RecordHandler> Loop<H> {
         if self.claiming.get(&of) != Some(&None) {
             return;
         }
-        let (start, offsets, mut state, kept) = match claim {
-            Claim::At { start, offsets, state, kept } => (start, offsets, state, kept),
+        let (start, offsets, mut state, kept, is_anew) = match claim {
+            Claim::At { start, offsets, state, kept, is_anew } => (start, offsets, state, kept, is_anew),
             Claim::OutOfRange { committed, low, high, state } => {
                 self.stand_outside(
                     &of,
@@ -154,7 +154,7 @@ impl<H: RecordHandler> Loop<H> {
         self.tenures += 1;
         // Where the commands were deleted, those to come have lower offsets.
         state.commands_from = state.commands_from.min(self.commands_next);
-        if let Some(kept) = kept.as_ref().filter(|kept| kept.topic_id.is_some() && kept.topic_id != state.topic_id) {
+        if let Some(kept) = kept.as_ref().filter(|_| is_anew) {
             let held = kept.blocked.keys().chain(kept.parked.keys()).min();
             let why = "the topic was deleted and made anew: what held its partition is forgotten";
             self.writer.audit(kept, held.copied().unwrap_or_default(), "topic-changed", why, None);

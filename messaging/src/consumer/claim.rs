@@ -21,8 +21,8 @@ use crate::{
 
 /// What was found for a partition.
 pub(super) enum Claim {
-    /// It continues here, in this state. What was kept of it before may be of another topic of that name.
-    At { start: i64, offsets: Offsets, state: PartitionState, kept: Option<Box<PartitionState>> },
+    /// It continues here, in this state. What was kept of it before is of another topic of that name where this one was made anew.
+    At { start: i64, offsets: Offsets, state: PartitionState, kept: Option<Box<PartitionState>>, is_anew: bool },
     /// What is to come next is not in the log: retention has removed it, or the log was cut. Going on elsewhere is an
     /// operator's decision (`kafka-consumer-groups --reset-offsets`). The state is the one that was kept.
     OutOfRange { committed: i64, low: i64, high: i64, state: PartitionState },
@@ -61,8 +61,8 @@ pub(super) fn claim(
         };
         let topic_id = topic_ids[&of.0].as_ref();
         let kept = states.remove(&partition_key(&of.0, of.1));
-        let of_this = kept.clone().filter(|kept| !topic_id::differ(kept.topic_id.as_deref(), topic_id));
-        let mut state = of_this.unwrap_or_else(|| PartitionState::new(&of.0, of.1));
+        let is_anew = kept.as_ref().is_some_and(|kept| topic_id::differ(kept.topic_id.as_deref(), topic_id));
+        let mut state = kept.clone().filter(|_| !is_anew).unwrap_or_else(|| PartitionState::new(&of.0, of.1));
         state.topic_id = topic_id.map(|id| id.as_str().to_owned());
         if next < low || next > high {
             claims.push((of.clone(), Claim::OutOfRange { committed: next, low, high, state }));
@@ -71,7 +71,7 @@ pub(super) fn claim(
         state.out_of_range = None;
         let offsets = Offsets::resume(next, metadata);
         state.forget_below(next, |offset| offsets.is_done(offset));
-        claims.push((of.clone(), Claim::At { start: next, offsets, state, kept: kept.map(Box::new) }));
+        claims.push((of.clone(), Claim::At { start: next, offsets, state, kept: kept.map(Box::new), is_anew }));
     }
     Ok(claims)
 }
