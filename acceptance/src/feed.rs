@@ -79,9 +79,21 @@ impl Feed {
         self.again(start, end)
     }
 
-    /// Of each change that can still be repeated and is older than what was told of its site, the records once more: what a
-    /// view without a guard takes for news.
-    pub fn past_of_all(&mut self) -> Vec<Record> {
+    /// Changes until at least so many records can be repeated that are older than what was told of their sites, and then these
+    /// once more: what a view without a guard takes for news.
+    pub fn changes_and_their_past(&mut self, past_min: usize) -> Vec<Record> {
+        let mut records = Vec::new();
+        let mut past = self.past();
+        while past.len() < past_min {
+            records.extend(self.changes());
+            past = self.past();
+        }
+        past.iter_mut().for_each(|record| self.tell(record));
+        records.extend(past);
+        records
+    }
+
+    fn past(&self) -> Vec<Record> {
         let is_past = |record: &&Record| lsn(record).is_some() && lsn(record) < self.told[&record.site_id].lsn;
         let mut past: Vec<Record> = Vec::new();
         for change in &self.log {
@@ -90,7 +102,6 @@ impl Feed {
                 past.extend(change.iter().filter(|r| r.value.is_none() || is_past(r)).cloned());
             }
         }
-        past.iter_mut().for_each(|record| self.tell(record));
         past
     }
 

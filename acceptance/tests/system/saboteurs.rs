@@ -15,6 +15,9 @@ const CHUNKS: usize = 60;
 /// A bug needs its occasion, such as a repeat that ends between a delete and its tombstone: it must show itself in one of so many
 /// random histories.
 const HISTORIES: usize = 4;
+/// Records of the past at the end of each history: the occasion of a guard that is off. A history may have none of itself, since a
+/// tombstone alone ends what can be repeated.
+const PAST_MIN: usize = 8;
 /// Until a bug must have shown itself, as a difference or as a writer that stands.
 const SHOWN_MAX: Duration = Duration::from_secs(30);
 const SETTINGS: [(&str, &str); 2] = [("WRITER_BATCH_RECORDS_MAX", "40"), ("WRITER_KEY_CHANGE_WAIT", "1h")];
@@ -158,7 +161,7 @@ fn history(seed: u64) -> (Vec<Record>, Model) {
         let (Chunk::Plain(chunk) | Chunk::Aborted(_, chunk)) = feed.chunk();
         records.extend(chunk);
     }
-    records.extend(feed.past_of_all());
+    records.extend(feed.changes_and_their_past(PAST_MIN));
     let model = Model::of(&records);
     (records, model)
 }
