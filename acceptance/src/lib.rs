@@ -12,6 +12,7 @@
 //! be repeated here.
 
 mod check;
+mod collector;
 mod feed;
 mod imports;
 mod kafka;
@@ -27,6 +28,7 @@ mod torture;
 mod view;
 
 pub use check::{assert_equal, assert_equal_in, assert_equal_on, differences};
+pub use collector::{Collector, spans};
 pub use feed::{Chunk, Feed};
 pub use imports::{
     Answer, Browser, Counts, Fault, Frame, ImportStage, ImportTorture, Member, Owner, Sheet, Socket, Upload, channel,

@@ -61,7 +61,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use rdkafka::error::KafkaResult;
-use shared::admin::{self, Readiness};
+use shared::{
+    admin::{self, Readiness},
+    telemetry::SdkTracer,
+};
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -107,7 +110,12 @@ pub enum RunError {
 /// Serves until `shutdown`; then redrives are stopped, to be continued later, and answers finished.
 ///
 /// Absent brokers are waited for: the page says so, and the admin port says not ready.
-pub async fn serve(config: Config, metrics: PrometheusHandle, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn serve(
+    config: Config,
+    metrics: PrometheusHandle,
+    tracer: Option<SdkTracer>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let admin_listener = listen("CONSOLE_ADMIN_LISTEN", config.admin_listen).await?;
     let listener = listen("CONSOLE_LISTEN", config.listen).await?;
     let readiness = Readiness::new();
@@ -120,7 +128,7 @@ pub async fn serve(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let mut observing = tokio::spawn(observe::follow(now.clone(), kafka));
     let app = Arc::new(App::new(&config, workers.clone(), now, shutdown.clone()));
     let mut reloading = tokio::spawn(access::follow(Arc::clone(&app.access), config.tokens_file.clone()));
-    let served = server::serve(listener, router::router(app), server::Limits::default(), shutdown.clone());
+    let served = server::serve(listener, router::router(app, tracer), server::Limits::default(), shutdown.clone());
     let mut served = tokio::spawn(served);
     tracing::info!(listen = %config.listen, admin_listen = %config.admin_listen, "console started");
     tokio::select! {

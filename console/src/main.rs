@@ -6,6 +6,7 @@ use console::{
     config::{Config, Verb},
     verbs,
 };
+use shared::telemetry::traced;
 
 fn main() -> ExitCode {
     let config: Config = shared::config::load(Config::new);
@@ -17,8 +18,10 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     match &config.verb {
         Verb::Serve => {
             let metrics = shared::telemetry::metrics();
-            let shutdown = shared::shutdown::on_signals();
-            console::serve(config, metrics, shutdown).await?;
+            let (shutdown, endpoint) =
+                (shared::shutdown::on_signals(), config.common.otel_exporter_otlp_endpoint.clone());
+            traced("console", endpoint, async |tracer| console::serve(config, metrics, tracer, shutdown).await)
+                .await??;
             tracing::info!("stopped");
         }
         Verb::Healthcheck(asked) => return Ok(asked.run(config.admin_listen)),

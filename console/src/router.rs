@@ -10,6 +10,7 @@ use axum::{
     response::{Html, IntoResponse},
     routing::{get, post},
 };
+use shared::telemetry::{SdkTracer, requests::trace_requests};
 
 use crate::{
     app::App,
@@ -26,7 +27,7 @@ const REDRIVE_BODY_BYTES_MAX: usize = 6 * EDIT_BYTES_MAX + BODY_BYTES_MAX;
 
 /// Routes below `/v1` answer JSON. Those that change something are `POST`, want a role, a `reason` and, in `confirm`, the short
 /// name of what is hit.
-pub(crate) fn router(app: Arc<App>) -> Router {
+pub(crate) fn router(app: Arc<App>, tracer: Option<SdkTracer>) -> Router {
     let begin_redrive = get(redrives::list).post(redrives::begin).layer(DefaultBodyLimit::max(REDRIVE_BODY_BYTES_MAX));
     Router::new()
         .route("/", get(reads::page))
@@ -54,6 +55,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(async || Error::NotFound("the console has no such route".to_owned()))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), gate::admit))
+        .layer(middleware::from_fn_with_state(tracer, trace_requests))
         .with_state(app)
 }
 

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use rdkafka::{
     error::KafkaResult,
+    message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
-use shared::import::{ImportId, ProgressCommand};
+use shared::{
+    import::{ImportId, ProgressCommand},
+    telemetry::TRACEPARENT,
+};
 
 use crate::{config::Config, error::JobError};
 
@@ -34,11 +38,19 @@ impl Announcer {
         Ok(Self { producer, topic: config.topics.commands.clone() })
     }
 
-    /// Returns when the command cannot be lost any more.
-    pub(crate) async fn announce(&self, import_id: ImportId, command: &ProgressCommand) -> Result<(), JobError> {
+    /// Returns when the command cannot be lost any more. `traceparent` is the span that it comes of.
+    pub(crate) async fn announce(
+        &self,
+        import_id: ImportId,
+        command: &ProgressCommand,
+        traceparent: Option<&str>,
+    ) -> Result<(), JobError> {
         let (key, value) = (import_id.to_string(), serde_json::to_string(command).expect("numbers and names are JSON"));
         // No partition: the key decides, as for all who produce commands.
-        let record = FutureRecord::to(&self.topic).key(&key).payload(&value);
+        let mut record = FutureRecord::to(&self.topic).key(&key).payload(&value);
+        if traceparent.is_some() {
+            record = record.headers(OwnedHeaders::new().insert(Header { key: TRACEPARENT, value: traceparent }));
+        }
         let sent = self.producer.send(record, QUEUE_MAX).await;
         sent.map(drop).map_err(|(error, _)| JobError::Announce(error))
     }

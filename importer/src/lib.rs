@@ -13,6 +13,7 @@
 //! | `store` | all SQL but the migrations |
 //! | `work` | what is done with a job, and what with one that can't be done |
 //! | `announce` | the command that says so |
+//! | `trace` | the span of each attempt |
 //! | `progress` | commands to progress and notifications |
 //! | [`migrate`] | the tables |
 //!
@@ -40,6 +41,7 @@ mod judge;
 mod observe;
 mod progress;
 mod store;
+mod trace;
 mod work;
 
 use std::{net::SocketAddr, time::Duration};
@@ -57,6 +59,7 @@ use rdkafka::error::KafkaError;
 use shared::{
     admin::{self, Condition, Readiness},
     config::Invalid,
+    telemetry::SdkTracer,
 };
 use tokio::{
     net::TcpListener,
@@ -64,7 +67,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{announce::Announcer, config::Config, store::Store, work::Work};
+use crate::{announce::Announcer, config::Config, store::Store, trace::JobTraces, work::Work};
 
 /// Time that the admin port gets to finish its answers, last of all.
 const ADMIN_STOP_MAX: Duration = Duration::from_millis(500);
@@ -118,7 +121,12 @@ pub enum RunError {
 /// Works until `shutdown`, then finishes the jobs in hand.
 ///
 /// Brokers and a database that are away, or not migrated, are waited for. Stop order: not ready, jobs, progress, database, admin port.
-pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    metrics: PrometheusHandle,
+    tracer: Option<SdkTracer>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     observe::describe();
     let listener = TcpListener::bind(config.admin_listen).await;
     let listener = listener.map_err(|source| RunError::Listen { address: config.admin_listen, source })?;
@@ -128,7 +136,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: Cancellati
     let mut admin = tokio::spawn(admin::serve(listener, readiness, metrics, admin_stop.clone()));
     tracing::info!(admin_listen = %config.admin_listen, member = config.member, "importer started");
     tokio::select! {
-        ended = work(&config, ready, &shutdown) => ended?,
+        ended = work(&config, tracer, ready, &shutdown) => ended?,
         _ = &mut admin => return Err(RunError::TaskEnded("admin port")),
     }
     admin_stop.cancel();
@@ -137,7 +145,12 @@ pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: Cancellati
 }
 
 /// Everything but the admin port.
-async fn work(config: &Config, ready: [Condition; 3], shutdown: &CancellationToken) -> Result<(), RunError> {
+async fn work(
+    config: &Config,
+    tracer: Option<SdkTracer>,
+    ready: [Condition; 3],
+    shutdown: &CancellationToken,
+) -> Result<(), RunError> {
     let [kafka, database, loaded] = ready;
     let store = Store::new(config, database)?;
     let prepare = async {
@@ -156,7 +169,8 @@ async fn work(config: &Config, ready: [Condition; 3], shutdown: &CancellationTok
     let jobs = async {
         // Before that it is not known which imports are cancelled.
         values.store().caught_up().await?;
-        let handler = Work::new(config, store.clone(), values.store().clone(), Announcer::new(config)?);
+        let (announcer, traces) = (Announcer::new(config)?, JobTraces::new(tracer, &config.group));
+        let handler = Work::new(config, store.clone(), values.store().clone(), announcer, traces);
         Ok::<_, RunError>(Consumer::new(consumer(config), handler)?.run(shutdown.clone()).await?)
     };
     tokio::select! {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use importer::config::{Config, Verb};
+use shared::telemetry::traced;
 
 fn main() -> ExitCode {
     let config: Config = shared::config::load(Config::new);
@@ -14,8 +15,10 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     match &config.verb {
         Verb::Run => {
             let metrics = shared::telemetry::metrics();
-            let shutdown = shared::shutdown::on_signals();
-            importer::run(config, metrics, shutdown).await?;
+            let (shutdown, endpoint) =
+                (shared::shutdown::on_signals(), config.common.otel_exporter_otlp_endpoint.clone());
+            traced("importer", endpoint, async |tracer| importer::run(config, metrics, tracer, shutdown).await)
+                .await??;
             tracing::info!("stopped");
         }
         Verb::Migrate => importer::migrate::run(&config).await?,

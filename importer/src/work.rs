@@ -16,6 +16,7 @@ use crate::{
     judge::{Country, Judged, judge},
     observe,
     store::{Order, Store},
+    trace::JobTraces,
 };
 
 /// The handler of jobs.
@@ -24,14 +25,39 @@ pub(crate) struct Work {
     store: Store,
     progress: KvStore<Progress>,
     announcer: Announcer,
+    traces: JobTraces,
 }
 
 impl Work {
-    pub(crate) fn new(config: &Config, store: Store, progress: KvStore<Progress>, announcer: Announcer) -> Self {
-        Self { country: config.phone_country, store, progress, announcer }
+    pub(crate) fn new(
+        config: &Config,
+        store: Store,
+        progress: KvStore<Progress>,
+        announcer: Announcer,
+        traces: JobTraces,
+    ) -> Self {
+        Self { country: config.phone_country, store, progress, announcer, traces }
     }
 
-    async fn carry_out(&self, job: &JobRecord) -> Result<(), JobError> {
+    async fn attempt(&self, record: &Record, traceparent: Option<&str>) -> Result<(), HandleError> {
+        let (import_id, number) = key(record).ok_or(JobError::Key)?;
+        let job = read(import_id, number, record);
+        // How many rows it had is not known where it cannot be read.
+        let rows = job.as_ref().map_or(0, |job| job.rows.len() as u64);
+        let done = match job {
+            Ok(job) => self.carry_out(&job, traceparent).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Err(error) if error.disposition() == Disposition::Fail => {
+                self.give_up(import_id, (number, rows), error, traceparent).await?;
+            }
+            done => done?,
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&self, job: &JobRecord, traceparent: Option<&str>) -> Result<(), JobError> {
         // What an import says here may be a moment old: then the job is done, and told as done.
         let is_cancelled = self.progress.get(job.import_id.to_string()).is_some_and(|progress| progress.skips_jobs());
         let counts = match is_cancelled {
@@ -41,15 +67,22 @@ impl Work {
                 self.store.carry_out(job, Order::Settle(&judged)).await?
             }
         };
-        self.announcer.announce(job.import_id, &ProgressCommand::JobDone { job: job.job, counts }).await?;
+        let done = ProgressCommand::JobDone { job: job.job, counts };
+        self.announcer.announce(job.import_id, &done, traceparent).await?;
         observe::job(counts);
         Ok(())
     }
 
     /// A job that nobody can work has ended too, or its import would stay open for ever.
-    async fn give_up(&self, import_id: ImportId, job: u32, rows: u64, error: JobError) -> Result<(), JobError> {
+    async fn give_up(
+        &self,
+        import_id: ImportId,
+        (job, rows): (u32, u64),
+        error: JobError,
+        traceparent: Option<&str>,
+    ) -> Result<(), JobError> {
         tracing::error!(%import_id, job, %error, "a job cannot be worked");
-        self.announcer.announce(import_id, &ProgressCommand::JobFailed { job, rows }).await?;
+        self.announcer.announce(import_id, &ProgressCommand::JobFailed { job, rows }, traceparent).await?;
         observe::job_failed();
         Err(error)
     }
@@ -57,21 +90,10 @@ impl Work {
 
 impl RecordHandler for Work {
     async fn handle(&self, record: &Record) -> Result<(), HandleError> {
-        let (import_id, number) = key(record).ok_or(JobError::Key)?;
-        let job = read(import_id, number, record);
-        // How many rows it had is not known where it cannot be read.
-        let rows = job.as_ref().map_or(0, |job| job.rows.len() as u64);
-        let done = match job {
-            Ok(job) => self.carry_out(&job).await,
-            Err(error) => Err(error),
-        };
-        match done {
-            Err(error) if error.disposition() == Disposition::Fail => {
-                self.give_up(import_id, number, rows, error).await?;
-            }
-            done => done?,
-        }
-        Ok(())
+        let span = self.traces.begin(record);
+        let done = self.attempt(record, span.traceparent().as_deref()).await;
+        span.end(&done);
+        done
     }
 }
 

@@ -70,6 +70,8 @@ pub(crate) struct Import {
     pub(crate) rows: u64,
     pub(crate) fields: usize,
     pub(crate) columns: Columns,
+    /// The span of the upload, which its jobs continue; `None` where no traces are sent.
+    pub(crate) traceparent: Option<String>,
 }
 
 impl Import {
@@ -119,6 +121,7 @@ mod tests {
             rows: pieces.iter().map(|piece| piece.rows as u64).sum(),
             fields: 2,
             columns: Columns { email: 0, name: None, phone: None },
+            traceparent: None,
         };
         let record = |(job, piece): (u32, &Piece)| serde_json::from_slice(&import.record(job, piece).1).unwrap();
         (0..).zip(&pieces).map(record).collect()

@@ -54,7 +54,10 @@ mod text;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use shared::admin::{self, Readiness};
+use shared::{
+    admin::{self, Readiness},
+    telemetry::SdkTracer,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -100,7 +103,12 @@ pub enum RunError {
 /// Serves until `shutdown`; then uploads under way are finished, if that takes not too long.
 ///
 /// Absent brokers are waited for: the admin port says not ready, and uploads are refused.
-pub async fn serve(config: Config, metrics: PrometheusHandle, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn serve(
+    config: Config,
+    metrics: PrometheusHandle,
+    tracer: Option<SdkTracer>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     observe::describe();
     let admin_listener = listen("JOBS_ADMIN_LISTEN", config.admin_listen).await?;
     let listener = listen("JOBS_LISTEN", config.listen).await?;
@@ -112,7 +120,8 @@ pub async fn serve(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let log = Log::start(&config, stop.clone())?;
     let mut preparing = tokio::spawn(log::prepare(log.clone(), Arc::clone(&spool), kafka, swept));
     let app = Arc::new(App::new(&config, log, spool, shutdown.clone()));
-    let served = axum::serve(listener, router::router(app)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let served =
+        axum::serve(listener, router::router(app, tracer)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let mut served = tokio::spawn(served.into_future());
     tracing::info!(listen = %config.listen, admin_listen = %config.admin_listen, "jobs started");
     tokio::select! {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use jobs::config::{Config, Verb};
+use shared::telemetry::traced;
 
 fn main() -> ExitCode {
     let config: Config = shared::config::load(Config::new);
@@ -14,8 +15,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     match config.verb {
         Verb::Run => {
             let metrics = shared::telemetry::metrics();
-            let shutdown = shared::shutdown::on_signals();
-            jobs::serve(config, metrics, shutdown).await?;
+            let (shutdown, endpoint) =
+                (shared::shutdown::on_signals(), config.common.otel_exporter_otlp_endpoint.clone());
+            traced("jobs", endpoint, async |tracer| jobs::serve(config, metrics, tracer, shutdown).await).await??;
             tracing::info!("stopped");
             Ok(ExitCode::SUCCESS)
         }

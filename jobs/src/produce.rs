@@ -3,7 +3,7 @@
 use std::io::{self, Read as _};
 
 use messaging::transaction::{Output, SingleTransaction};
-use shared::import::ProgressCommand;
+use shared::{import::ProgressCommand, telemetry::TRACEPARENT};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -84,7 +84,9 @@ fn send_jobs(
         pieces.drain(..).try_for_each(|piece| {
             let (key, value) = import.record(job, &piece);
             job += 1;
-            transaction.send(&Output::new(topic, key, value))
+            let record = Output::new(topic, key, value);
+            let span = import.traceparent.clone();
+            transaction.send(&span.into_iter().fold(record, |record, span| record.header(TRACEPARENT, span)))
         })
     };
     let mut text = Utf8::new(file.read()?);

@@ -10,6 +10,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
+use shared::telemetry::{SdkTracer, requests::trace_requests};
 
 use crate::{
     app::App,
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// Bodies are streamed and bounded where they are read ([`crate::intake`]).
-pub(crate) fn router(app: Arc<App>) -> Router {
+pub(crate) fn router(app: Arc<App>, tracer: Option<SdkTracer>) -> Router {
     Router::new()
         .route("/", get(async || asset("text/html; charset=utf-8", include_str!("assets/import.html"))))
         .route("/assets/import.css", get(async || asset("text/css", include_str!("assets/import.css"))))
@@ -36,6 +37,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(async || Error::Method)
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(Arc::clone(&app), gate::guard))
+        .layer(middleware::from_fn_with_state(tracer, trace_requests))
         .with_state(app)
 }
 

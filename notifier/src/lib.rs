@@ -53,6 +53,7 @@ use rdkafka::error::KafkaError;
 use shared::{
     admin::{self, Condition, Readiness},
     config::Invalid,
+    telemetry::SdkTracer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -99,7 +100,12 @@ pub enum RunError {
 ///
 /// Absent brokers are waited for: the admin port says not ready, clients are refused with 503. Stop order: not ready, streams and
 /// listener, connections, the follower, admin port.
-pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    metrics: PrometheusHandle,
+    tracer: Option<SdkTracer>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     observe::describe();
     let secret = config.channel_secret.clone().ok_or_else(|| Invalid::new("CHANNEL_SECRET_FILE", "is required"))?;
     let admin_listener = TcpListener::bind(config.admin_listen).await;
@@ -116,7 +122,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle, shutdown: Cancellati
     let mut sweeping = tokio::spawn(sweep(hub.clone()));
     let app = Arc::new(App::new(&config, secret, hub, caught_up, shutdown.clone()));
     let serving =
-        server::serve(listener, router::router(app), config.connections_max, config.send_max, shutdown.clone());
+        server::serve(listener, router::router(app, tracer), config.connections_max, config.send_max, shutdown.clone());
     accepting.set(true, "accepting connections");
     tracing::info!(listen = %config.listen, admin_listen = %config.admin_listen, "notifier started");
     let draining = accepting.clone();

@@ -8,6 +8,7 @@ use axum::{
     middleware,
     routing::{get, post},
 };
+use shared::telemetry::{SdkTracer, requests::trace_requests};
 
 use crate::{app::App, error::Error, gate, routes::channels};
 
@@ -15,7 +16,7 @@ use crate::{app::App, error::Error, gate, routes::channels};
 const BODY_BYTES_MAX: usize = 4 << 10;
 
 /// `POST /v1/channels` makes a channel; `GET /v1/channels/{channel_id}?after=` listens to it.
-pub(crate) fn router(app: Arc<App>) -> Router {
+pub(crate) fn router(app: Arc<App>, tracer: Option<SdkTracer>) -> Router {
     Router::new()
         .route("/v1/channels", post(channels::make))
         .route("/v1/channels/{channel_id}", get(channels::listen))
@@ -23,5 +24,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(async || Error::Route)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), gate::admit))
+        .layer(middleware::from_fn_with_state(tracer, trace_requests))
         .with_state(app)
 }

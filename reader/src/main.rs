@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 use reader::config::{Config, Verb};
-use shared::telemetry::Traces;
+use shared::telemetry::traced;
 
 /// A request allocates some fifty times; the system's allocator took a ninth of the CPU time, this one takes half of that.
 #[global_allocator]
@@ -20,14 +20,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     match config.verb {
         Verb::Run => {
             let metrics = shared::telemetry::metrics();
-            let traces = config.common.otel_exporter_otlp_endpoint.as_deref().map(|url| Traces::start("reader", url));
-            let traces = traces.transpose().map_err(anyhow::Error::msg)?;
-            let shutdown = shared::shutdown::on_signals();
-            let ended = reader::run(config, metrics, traces.as_ref().map(Traces::tracer), shutdown).await;
-            if let Some(traces) = traces {
-                traces.stop().await;
-            }
-            ended?;
+            let (shutdown, endpoint) =
+                (shared::shutdown::on_signals(), config.common.otel_exporter_otlp_endpoint.clone());
+            traced("reader", endpoint, async |tracer| reader::run(config, metrics, tracer, shutdown).await).await??;
             tracing::info!("stopped");
             Ok(ExitCode::SUCCESS)
         }

@@ -3,6 +3,7 @@
 //! Logs go to standard error, as text or as one JSON object per line; a panic is a log line too. Metrics go to the
 //! `metrics` facade and are rendered by the admin port; each service names its metrics in its `observe` module.
 
+pub mod requests;
 mod traceparent;
 mod traces;
 
@@ -13,8 +14,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 pub use opentelemetry_sdk::trace::SdkTracer;
-pub use traceparent::span_context;
-pub use traces::Traces;
+pub use traceparent::{TRACEPARENT, span_context, traceparent};
+pub use traces::traced;
 
 use crate::config::{Common, LogFormat};
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use shared::telemetry::Traces;
+use shared::telemetry::traced;
 use writer::{
     config::{Config, RelayVerbArgs, Verb},
     relay::RelayVerb,
@@ -22,14 +22,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     match &config.verb {
         Verb::Run => {
             let metrics = shared::telemetry::metrics();
-            let traces = config.common.otel_exporter_otlp_endpoint.as_deref().map(|url| Traces::start("writer", url));
-            let traces = traces.transpose().map_err(anyhow::Error::msg)?;
-            let shutdown = shared::shutdown::on_signals();
-            let ended = writer::run(config, metrics, traces.as_ref().map(Traces::tracer), shutdown).await;
-            if let Some(traces) = traces {
-                traces.stop().await;
-            }
-            ended?;
+            let (shutdown, endpoint) =
+                (shared::shutdown::on_signals(), config.common.otel_exporter_otlp_endpoint.clone());
+            traced("writer", endpoint, async |tracer| writer::run(config, metrics, tracer, shutdown).await).await??;
             tracing::info!("stopped");
         }
         Verb::Relay(RelayVerbArgs { verb: None }) => {

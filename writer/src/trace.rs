@@ -19,7 +19,7 @@ use crate::{
 };
 use shared::{
     envelope::Headers,
-    telemetry::{SdkTracer, span_context},
+    telemetry::{SdkTracer, TRACEPARENT, span_context},
 };
 
 /// Records whose traces a batch's span links to at most.
@@ -89,7 +89,7 @@ impl BatchTraces {
         }
         let mut links: Vec<Link> = Vec::new();
         for record in &batch.records {
-            let context = batch.raw(record).headers.get("traceparent").and_then(span_context);
+            let context = batch.raw(record).headers.get(TRACEPARENT).and_then(span_context);
             if let Some(context) = context.filter(|context| links.iter().all(|link| link.span_context != *context)) {
                 links.push(Link::with_context(context));
             }

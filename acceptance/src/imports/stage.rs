@@ -90,6 +90,11 @@ impl ImportStage {
         ];
         Member::start(self, "notifier", name, own.into(), env)
     }
+
+    /// Starts a console.
+    pub fn console(&self, name: &str, env: &[(&str, &str)]) -> Result<Member> {
+        Member::start(self, "console", name, Vec::new(), env)
+    }
 }
 
 /// A service of the import: always at the same address, on the same topics, whatever process it is at the moment.

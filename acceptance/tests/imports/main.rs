@@ -1,13 +1,18 @@
 //! The import of contacts as a whole, with everything that can happen to it on the way; longer by `make import-torture` and
 //! `make import-storm`.
 
+mod traces;
 mod uploads;
+
+use std::time::Duration;
 
 use acceptance::{ImportTorture, import_storm, import_torture};
 use anyhow::Result;
 use devstack::{Endpoints, Part};
 use tokio::sync::Mutex;
 
+/// Until what must come has come; far beyond what it takes.
+const DEADLINE: Duration = Duration::from_secs(120);
 /// Each of these wants the machine for itself: two at once would take as long, and more memory.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 

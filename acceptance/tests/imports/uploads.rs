@@ -11,9 +11,8 @@ use rand::rngs::StdRng;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::{ONE_AT_A_TIME, servers};
+use crate::{DEADLINE, ONE_AT_A_TIME, servers};
 
-const DEADLINE: Duration = Duration::from_secs(120);
 const ROWS: usize = 5000;
 /// Some hundred jobs: long enough on their way into the log to be met there.
 const MANY_ROWS: usize = 100_000;

@@ -3,14 +3,19 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
+    Extension,
     body::{Body, HttpBody as _},
     extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use opentelemetry::trace::SpanContext;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use shared::import::{ImportId, Mode};
+use shared::{
+    import::{ImportId, Mode},
+    telemetry::traceparent,
+};
 
 use super::ReadingParameters;
 use crate::{
@@ -42,6 +47,7 @@ pub(crate) struct Parameters {
 pub(crate) async fn upload(
     State(app): State<Arc<App>>,
     parameters: Result<Query<Parameters>, QueryRejection>,
+    span: Option<Extension<SpanContext>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -49,7 +55,8 @@ pub(crate) async fn upload(
     let mut body = Some(body);
     let accepted = async {
         let Query(parameters) = parameters?;
-        accept(app, parameters, &headers, &mut body).await
+        let traceparent = span.map(|Extension(span)| traceparent(&span));
+        accept(app, parameters, traceparent, &headers, &mut body).await
     };
     let accepted = accepted.await;
     // Refused before it was read: a client that still sends would not see the answer.
@@ -68,6 +75,7 @@ pub(crate) async fn upload(
 async fn accept(
     app: Arc<App>,
     parameters: Parameters,
+    traceparent: Option<String>,
     headers: &HeaderMap,
     body: &mut Option<Body>,
 ) -> Result<ImportId, Error> {
@@ -111,6 +119,7 @@ async fn accept(
         rows: plan.rows,
         fields: plan.fields,
         columns: plan.columns,
+        traceparent,
     };
     // A thread that goes on when the client does not wait: the file is there, so the import will be.
     let producing = tokio::task::spawn_blocking(move || {

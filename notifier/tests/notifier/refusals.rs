@@ -39,6 +39,8 @@ async fn pages_of_other_origins_and_channels_of_others_are_refused() -> Result<(
     let asked = notifier.http.request(reqwest::Method::OPTIONS, notifier.url("/v1/channels")).header("origin", ORIGIN);
     let asked = asked.send().await?;
     ensure!(asked.status() == 204 && asked.headers()["access-control-allow-origin"] == ORIGIN);
+    let allowed = asked.headers()["access-control-allow-headers"].to_str()?;
+    ensure!(["content-type", "last-event-id", "traceparent"].iter().all(|name| allowed.contains(name)), "{allowed}");
     let many = async || {
         let ask = || notifier.http.post(notifier.url("/v1/channels")).header("origin", ORIGIN).send();
         let answers = try_join_all((0..20).map(|_| ask())).await.ok()?;

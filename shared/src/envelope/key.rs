@@ -1,6 +1,7 @@
 //! The id that a record's key holds.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -36,9 +37,9 @@ pub fn key_id<'a>(key: Option<&'a [u8]>, member: &str) -> Result<Cow<'a, str>, K
 
 /// Passes through `{"schema":…,"payload":…}` to the payload.
 fn unwrapped(json: &RawValue) -> &RawValue {
+    static WITH_SCHEMA: LazyLock<[Pointer; 2]> = LazyLock::new(|| ["schema", "payload"].map(Pointer::member));
     let mut found = [None, None];
-    let names = [Pointer::member("schema"), Pointer::member("payload")];
-    match (select(json.get(), &names, &mut found), found) {
+    match (select(json.get(), WITH_SCHEMA.iter(), &mut found), found) {
         (Ok(2), [Some(_), Some(payload)]) => payload,
         _ => json,
     }

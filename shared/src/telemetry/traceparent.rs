@@ -2,6 +2,14 @@
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
+/// The name of the header.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// The header's value for a span that others shall continue.
+pub fn traceparent(context: &SpanContext) -> String {
+    format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8())
+}
+
 /// Reads the span that a header names: `<version>-<trace id>-<span id>-<flags>`, in lower-case hexadecimal digits. Of a later
 /// version than 00 it takes what both have. `None` for anything else, and for ids that are all zeros.
 pub fn span_context(traceparent: &[u8]) -> Option<SpanContext> {
@@ -38,6 +46,7 @@ mod tests {
         let valid = read(&format!("00-{TRACE}-{SPAN}-01")).expect("valid");
         assert_eq!((valid.trace_id().to_string(), valid.span_id().to_string()), (TRACE.to_owned(), SPAN.to_owned()));
         assert!(valid.is_sampled() && valid.is_remote());
+        assert_eq!(traceparent(&valid), format!("00-{TRACE}-{SPAN}-01"));
         assert!(!read(&format!("00-{TRACE}-{SPAN}-00")).expect("valid").is_sampled());
         assert_eq!(read(&format!("01-{TRACE}-{SPAN}-01-later")), Some(valid), "what a later version adds is left out");
         for text in [

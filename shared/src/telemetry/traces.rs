@@ -18,14 +18,26 @@ const EXPORT_MAX: Duration = Duration::from_secs(5);
 /// How long a stop waits for what is still to be sent.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
-/// The process's traces; all clones are the same.
-#[derive(Debug, Clone)]
-pub struct Traces(SdkTracerProvider);
+/// Runs a service with what makes its spans, or without when there is no `endpoint`; what waits to be sent when the service is over
+/// is sent, for two seconds at most. The endpoint is a base URL as OpenTelemetry's specification has it: traces go to
+/// `<endpoint>/v1/traces`. A collector need not be there. Errors when the exporter refuses the URL.
+pub async fn traced<T>(
+    service: &'static str,
+    endpoint: Option<String>,
+    run: impl AsyncFnOnce(Option<SdkTracer>) -> T,
+) -> anyhow::Result<T> {
+    let traces = endpoint.map(|endpoint| Traces::start(service, &endpoint)).transpose().map_err(anyhow::Error::msg)?;
+    let ended = run(traces.as_ref().map(Traces::tracer)).await;
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
+    Ok(ended)
+}
+
+struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Starts the exporter of a service towards `endpoint`, the base URL as OpenTelemetry's specification has it: traces go
-    /// to `<endpoint>/v1/traces`. A collector need not be there. Errors when the exporter refuses the URL.
-    pub fn start(service: &'static str, endpoint: &str) -> Result<Self, String> {
+    fn start(service: &'static str, endpoint: &str) -> Result<Self, String> {
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
@@ -37,13 +49,11 @@ impl Traces {
         Ok(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
     }
 
-    /// What makes spans.
-    pub fn tracer(&self) -> SdkTracer {
+    fn tracer(&self) -> SdkTracer {
         self.0.tracer("siteview")
     }
 
-    /// Sends what waits, for two seconds at most, and ends the exporter.
-    pub async fn stop(self) {
+    async fn stop(self) {
         let flushed = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(FLUSH_MAX)).await;
         if let Ok(Err(error)) = flushed {
             tracing::debug!(error = %error, "not all traces were sent");
