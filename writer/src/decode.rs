@@ -93,21 +93,21 @@ pub fn decode(
     }
     nesting::check(record.value.unwrap_or_default())?;
     let envelope = Envelope::read(record.value, &record.headers, head)?;
-    let kind = match envelope.operation {
+    let site_id = || site_id(record.key, projection);
+    let (site_id, kind) = match envelope.operation {
         Operation::None => return Ok(None),
         Operation::Truncate => {
             return Err(Rejection::new(Reason::Truncate, "the source table was truncated".to_owned()));
         }
-        Operation::Delete => Kind::Delete,
-        Operation::Tombstone => Kind::Tombstone,
-        Operation::Write => decode_row(record, &envelope, projection, limits)?,
+        Operation::Delete => (site_id()?, Kind::Delete),
+        Operation::Tombstone => (site_id()?, Kind::Tombstone),
+        Operation::Write => {
+            let (site_id, row) = (site_id()?, envelope.row.expect("a write has a row"));
+            let kind = decode_row(row, &site_id, &record.headers, projection, limits)?;
+            (site_id, kind)
+        }
     };
-    Ok(Some(Event {
-        site_id: site_id(record.key, projection)?,
-        kind,
-        source_position: envelope.position,
-        committed_at_ms: envelope.committed_at_ms,
-    }))
+    Ok(Some(Event { site_id, kind, source_position: envelope.position, committed_at_ms: envelope.committed_at_ms }))
 }
 
 fn site_id(key: Option<&[u8]>, projection: &Projection) -> Result<SiteId, Rejection> {
@@ -117,34 +117,33 @@ fn site_id(key: Option<&[u8]>, projection: &Projection) -> Result<SiteId, Reject
 }
 
 fn decode_row(
-    record: &Raw<'_, impl Headers>,
-    envelope: &Envelope<'_>,
+    row: &str,
+    site_id: &SiteId,
+    headers: &impl Headers,
     projection: &Projection,
     limits: Limits,
 ) -> Result<Kind, Rejection> {
-    let row = envelope.row.expect("a write has a row");
     let mut found = [None; 3];
     select(row, &projection.site, &mut found)
         .map_err(|error| Rejection::new(Reason::InvalidJson, error.to_string()))?;
     let column = |n: usize| Column::new(found[n], &projection.unavailable_value);
-    agree(record.key, found[0], projection)?;
+    agree(site_id, found[0], projection)?;
     let apps = match column(1) {
         Column::Absent => Told::Absent,
         Column::Present(json) => {
             Told::Value(Arc::new(InstalledApps::decode(json.get(), projection, limits.site_apps_max)?))
         }
     };
-    let old_key = match record.headers.get(OLD_KEY_HEADER) {
-        Some(key) => Some(site_id(Some(key), projection)?),
+    let old_key = match headers.get(OLD_KEY_HEADER) {
+        Some(key) => Some(self::site_id(Some(key), projection)?),
         None => None,
     };
     Ok(Kind::Write { version: version(column(2), projection)?, apps, old_key })
 }
 
 /// The key decides; a row that names another id contradicts it.
-fn agree(key: Option<&[u8]>, row: Option<&RawValue>, projection: &Projection) -> Result<(), Rejection> {
+fn agree(key: &SiteId, row: Option<&RawValue>, projection: &Projection) -> Result<(), Rejection> {
     let Some(json) = row else { return Ok(()) };
-    let key = site_id(key, projection)?;
     let id = scalar_text(json)
         .ok_or_else(|| Rejection::new(Reason::InvalidRow, format!("`{}` is no scalar", projection.key_member())))?;
     if id == key.as_str() {

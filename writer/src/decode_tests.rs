@@ -86,6 +86,11 @@ fn each_rejection_has_its_reason() {
     ] {
         assert_eq!(reason(Some("s"), value), Some(expected), "{value}");
     }
+    assert_eq!(
+        reason(Some("a/b"), &with_apps("{}")),
+        Some(Reason::InvalidId),
+        "a key that names no site is told first"
+    );
     let not_utf8 = read(Some(b"s"), Some(b"{\"site_id\":\"\xff\"}"), &[]).expect_err("not UTF-8");
     assert_eq!(not_utf8.reason, Reason::InvalidJson);
 }

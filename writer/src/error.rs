@@ -26,6 +26,12 @@ pub enum StoreError {
     /// another partition are in the hands of two lanes, or writers, for a while.
     #[error("another transaction has written a site of this batch meanwhile")]
     WrittenMeanwhile,
+    /// `app_site` holds a row that the document of its site does not have; somebody has changed one of them by hand. The next
+    /// transaction leaves that row.
+    #[error(
+        "app_site has rows that the documents of their sites do not have: somebody has changed one of them by hand"
+    )]
+    MembershipsDisagree,
     /// The database holds no generation that could be fed.
     #[error("the database has no {0}; run `writer migrate`")]
     NotMigrated(&'static str),
@@ -49,6 +55,8 @@ pub enum Disposition {
     Retry,
     /// The claim is over: drop those partitions of the batch, go on with the others.
     LetGo,
+    /// What the transaction met is known now: do the whole of it again, at once.
+    Again,
     /// The data: a record of the batch is refused for what it holds.
     Reject,
 }
@@ -64,6 +72,8 @@ impl StoreError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::ClaimsOver(_) => Disposition::LetGo,
+            // Whoever wrote the site has committed, and a row that is there is left: so this ends.
+            Self::WrittenMeanwhile | Self::MembershipsDisagree => Disposition::Again,
             Self::Database(sqlx::Error::Database(error)) => {
                 disposition_of(error.code().as_deref().unwrap_or_default(), error.constraint())
             }
@@ -71,7 +81,6 @@ impl StoreError {
             | Self::TimedOut(_)
             | Self::ReadOnly
             | Self::NoPrimary(_)
-            | Self::WrittenMeanwhile
             | Self::NotMigrated(_)
             | Self::NoGeneration(_)
             | Self::Document { .. } => Disposition::Retry,
@@ -146,6 +155,8 @@ mod tests {
         let refused = sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
         assert_eq!(StoreError::from(refused).disposition(), Disposition::Retry);
         assert_eq!(StoreError::ClaimsOver(vec![1]).disposition(), Disposition::LetGo);
+        assert_eq!(StoreError::WrittenMeanwhile.disposition(), Disposition::Again);
+        assert_eq!(StoreError::MembershipsDisagree.disposition(), Disposition::Again);
         assert_eq!(StoreError::TimedOut(Duration::from_secs(1)).disposition(), Disposition::Retry);
     }
 

@@ -112,6 +112,29 @@ pub enum Undecided {
     AwaitsOldKey(SiteId),
 }
 
+/// Whether the document of a site that lives is read along with its row: a guess of what [`crate::plan::documents_needed`] will say, which
+/// saves asking for it then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Along {
+    /// The event leaves the apps as they are.
+    Nothing,
+    /// The event takes the apps away.
+    Document,
+    /// The event tells apps with this hash; where the stored ones have it too, nothing changes.
+    DocumentUnless(u128),
+}
+
+impl Along {
+    /// The text that the hash of the stored apps must differ from; `None` where no document is wanted.
+    pub fn unless(self) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Document => Some(String::new()),
+            Self::DocumentUnless(hash) => Some(format!("{hash:032x}")),
+        }
+    }
+}
+
 /// The keys whose entries must be loaded before the event is folded.
 pub fn keys(event: &Event) -> impl Iterator<Item = &SiteId> {
     let old_key = match &event.kind {
@@ -119,6 +142,17 @@ pub fn keys(event: &Event) -> impl Iterator<Item = &SiteId> {
         _ => None,
     };
     std::iter::once(&event.site_id).chain(old_key)
+}
+
+/// The same with what is read along.
+pub fn keys_along(event: &Event) -> impl Iterator<Item = (&SiteId, Along)> {
+    let along = match &event.kind {
+        Kind::Write { apps: Told::Value(apps), .. } => Along::DocumentUnless(apps.hash),
+        Kind::Write { apps: Told::Absent, .. } => Along::Nothing,
+        Kind::Delete | Kind::Tombstone => Along::Document,
+    };
+    // An old key's document is wanted only where the event leaves the apps out, and then it is a marker's.
+    keys(event).map(move |key| (key, if *key == event.site_id { along } else { Along::Nothing }))
 }
 
 /// Folds one event into the entries of its keys. On `Err` nothing was changed.

@@ -502,3 +502,26 @@ fn a_key_that_moves_unchanged_takes_its_guard_along() {
     let site = view.sites[&id("s")].folded.as_ref().expect("there");
     assert!(site.alive && site.partition == 2 && site.version == Some(1));
 }
+
+#[test]
+fn a_document_comes_along_where_its_apps_may_differ() {
+    let hash = apps("a").hash;
+    for (event, expected) in [
+        (told("a", 1, 5), vec![("s", Along::DocumentUnless(hash))]),
+        (absent(1, 5), vec![("s", Along::Nothing)]),
+        (deleted("s", 5), vec![("s", Along::Document)]),
+        (tombstone("s"), vec![("s", Along::Document)]),
+        (renamed("old", "new", Told::Absent, 1, 5), vec![("new", Along::Nothing), ("old", Along::Nothing)]),
+    ] {
+        let along: Vec<_> = keys_along(&event).map(|(key, along)| (key.as_str(), along)).collect();
+        assert_eq!(along, expected, "{event:?}");
+    }
+    let unless = [Along::Nothing, Along::Document, Along::DocumentUnless(0xab)].map(Along::unless);
+    assert_eq!(unless, [None, Some(String::new()), Some(format!("{:032x}", 0xab))]);
+    assert_eq!(
+        crate::apps::hash_of_etag(&apps("a").etag(Some(7))),
+        Some(hash),
+        "a tag starts with what the hash is compared with"
+    );
+    assert!(apps("a").etag(Some(7)).starts_with(&Along::DocumentUnless(hash).unless().unwrap()));
+}

@@ -215,12 +215,9 @@ impl Lane {
                     self.stored(stored).await;
                 }
                 Ok(Attempt::Undelivered(found)) => self.deliver(&prepared, found, &mut unwritable).await,
-                // Whoever wrote it has committed, so this ends.
-                Err(error @ StoreError::WrittenMeanwhile) => {
-                    tracing::debug!(lane = self.number, %error, "reading again")
-                }
                 Err(error) => match error.disposition() {
                     Disposition::LetGo => self.let_go(&error, prepared.parts()),
+                    Disposition::Again => tracing::warn!(lane = self.number, %error, "the batch is written again"),
                     Disposition::Reject if self.narrow(&error, &mut prepared) => {}
                     Disposition::Retry | Disposition::Reject => self.pause(&error, pauses.next()).await,
                 },

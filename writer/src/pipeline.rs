@@ -9,7 +9,7 @@ mod bisection;
 mod judge;
 mod prepared;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use shared::{envelope::SchemaHead, ids::SiteId};
 
@@ -24,7 +24,7 @@ use crate::{
     decode::{Limits, decode},
     ends::Samples,
     error::StoreError,
-    fold::{Entry, Sites, keys},
+    fold::{Along, Entry, Sites, keys_along},
     plan::{documents_needed, plan},
     projection::Projection,
     rejection::Rejection,
@@ -76,11 +76,7 @@ pub async fn store(
         return Ok(Attempt::Undelivered(judgement.undelivered));
     }
     stages.done(Stage::Fold);
-    let needed = documents_needed(&sites);
-    let documents = match needed.is_empty() {
-        true => HashMap::new(),
-        false => transaction.documents(&needed.iter().map(SiteId::as_str).collect::<Vec<_>>()).await?,
-    };
+    let documents = transaction.documents(&documents_needed(&sites)).await?;
     transaction.write(&plan(&sites, &documents)).await?;
     let positions = next_positions(prepared, &reached, &judgement.cuts, samples);
     transaction.advance(&positions).await?;
@@ -105,12 +101,21 @@ async fn lock(transaction: &mut Transaction<'_>, parts: &[Part]) -> Result<HashM
 
 async fn load(transaction: &mut Transaction<'_>, records: &[&Decoded]) -> Result<Sites, StoreError> {
     let events = records.iter().filter_map(|record| record.event.as_ref().ok()?.as_ref());
-    let wanted: HashSet<&SiteId> = events.flat_map(keys).collect();
+    let mut wanted: HashMap<&SiteId, Along> = HashMap::new();
+    for (key, along) in events.flat_map(keys_along) {
+        // Of several events of a key the last decides that says anything of its apps.
+        let known = wanted.entry(key).or_insert(along);
+        if along != Along::Nothing {
+            *known = along;
+        }
+    }
     if wanted.is_empty() {
         return Ok(Sites::new());
     }
-    let mut stored = transaction.sites(&wanted.iter().map(|site_id| site_id.as_str()).collect::<Vec<_>>()).await?;
-    Ok(wanted.into_iter().map(|site_id| (site_id.clone(), Entry::new(stored.remove(site_id)))).collect())
+    let wanted: Vec<_> = wanted.into_iter().collect();
+    let mut stored = transaction.sites(&wanted).await?;
+    let entry = |(site_id, _): (&SiteId, Along)| (site_id.clone(), Entry::new(stored.remove(site_id)));
+    Ok(wanted.into_iter().map(entry).collect())
 }
 
 fn next_positions(

@@ -154,13 +154,10 @@ impl Plan {
         before: Option<(&InstalledApps, i32)>,
         after: Option<(&InstalledApps, i32)>,
     ) {
-        for (apps, partition, by) in
-            before.map(|(apps, partition)| (apps, partition, -1)).into_iter().chain(after.map(|(apps, p)| (apps, p, 1)))
-        {
-            let distinct: BTreeSet<&AppId> = apps.apps.iter().map(|app| &app.app_id).collect();
-            for app_id in distinct {
-                *self.counts.entry((app_id.clone(), partition)).or_default() += by;
-            }
+        let (was, is) = (counted(before), counted(after));
+        let (less, more) = (was.difference(&is), is.difference(&was));
+        for ((app_id, partition), by) in less.map(|apps| (*apps, -1)).chain(more.map(|apps| (*apps, 1))) {
+            *self.counts.entry((app_id.clone(), partition)).or_default() += by;
         }
         let difference = Difference::new(before.map(|(apps, _)| apps), after.map(|(apps, _)| apps));
         let membership = |app: &&InstalledApp| Membership {
@@ -180,6 +177,11 @@ impl Plan {
             });
         }
     }
+}
+
+/// Under what a site is counted: each app once, however often it is installed there.
+fn counted(side: Option<(&InstalledApps, i32)>) -> BTreeSet<(&AppId, i32)> {
+    side.into_iter().flat_map(|(apps, partition)| apps.apps.iter().map(move |app| (&app.app_id, partition))).collect()
 }
 
 /// What lies between two lists of apps.

@@ -18,7 +18,11 @@ mod upkeep;
 mod wait;
 mod write;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use shared::ids::SiteId;
@@ -37,7 +41,7 @@ use crate::{
     batch::{Part, Tenure},
     ends::Ends,
     error::StoreError,
-    fold::Site,
+    fold::{Along, Site},
     plan::{Documents, Plan},
     topic_id::TopicId,
 };
@@ -58,6 +62,8 @@ pub struct Store {
     topic: Arc<str>,
     owner: Arc<str>,
     connection: Option<PgConnection>,
+    /// Whether the last transaction that wrote met rows of `app_site` that it was to add: the next one leaves those that are there.
+    memberships_disagree: bool,
 }
 
 /// Where a batch leaves one partition.
@@ -141,7 +147,7 @@ pub fn connect_options(primary: &Primary, schema: &str) -> Primary {
 impl Store {
     /// A store that connects when it is first used. `owner` is written beside each position, for people.
     pub fn new(primary: Primary, topic: Arc<str>, owner: Arc<str>) -> Self {
-        Self { primary, topic, owner, connection: None }
+        Self { primary, topic, owner, connection: None, memberships_disagree: false }
     }
 
     /// Gives up the connection; the next call makes a new one.
@@ -160,20 +166,35 @@ impl Store {
     /// Begins a transaction; dropped without [`Transaction::commit`] it is rolled back with its connection: after an error
     /// the caller gives up the connection by [`Store::disconnect`].
     pub async fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        self.connect().await?;
+        let inner = self.connection.as_mut().expect("just connected").begin().await?;
         let (topic, owner) = (Arc::clone(&self.topic), Arc::clone(&self.owner));
-        Ok(Transaction { inner: self.connect().await?.begin().await?, read: RowVersions::new(), topic, owner })
+        Ok(Transaction {
+            inner,
+            read: Read::default(),
+            topic,
+            owner,
+            memberships_disagree: &mut self.memberships_disagree,
+        })
     }
 }
 
-/// Of each row of `site_apps` that a transaction has read, the transaction that wrote it (`xmin`).
-type RowVersions = HashMap<SiteId, String>;
+/// What a transaction has read of `site_apps`.
+#[derive(Debug, Default)]
+struct Read {
+    /// Of each row the transaction that wrote it (`xmin`).
+    versions: HashMap<SiteId, String>,
+    /// Documents that came along.
+    documents: HashMap<SiteId, String>,
+}
 
 /// An open transaction of a [`Store`].
 pub struct Transaction<'c> {
     inner: sqlx::Transaction<'c, sqlx::Postgres>,
-    read: RowVersions,
+    read: Read,
     topic: Arc<str>,
     owner: Arc<str>,
+    memberships_disagree: &'c mut bool,
 }
 
 impl Transaction<'_> {
@@ -183,20 +204,23 @@ impl Transaction<'_> {
         read::lock_positions(&mut self.inner, &self.topic, tenures).await
     }
 
-    /// What the view holds for these keys, without documents.
-    pub async fn sites(&mut self, site_ids: &[&str]) -> Result<HashMap<SiteId, Site>, StoreError> {
-        read::sites(&mut self.inner, site_ids, &mut self.read).await
+    /// What the view holds for these keys. Documents that come along are kept for [`Self::documents`].
+    pub async fn sites(&mut self, wanted: &[(&SiteId, Along)]) -> Result<HashMap<SiteId, Site>, StoreError> {
+        read::sites(&mut self.inner, wanted, &mut self.read).await
     }
 
-    /// The stored documents of these keys, read back.
-    pub async fn documents(&mut self, site_ids: &[&str]) -> Result<Documents, StoreError> {
-        read::documents(&mut self.inner, site_ids).await
+    /// The stored documents of these keys, read back; those that did not come along with their rows are asked for.
+    pub async fn documents(&mut self, site_ids: &BTreeSet<SiteId>) -> Result<Documents, StoreError> {
+        read::documents(&mut self.inner, site_ids, &mut self.read).await
     }
 
     /// Writes the rows of a plan, whose sites have been read by [`Self::sites`]. Errors with [`StoreError::WrittenMeanwhile`] when
-    /// another transaction has written one since.
+    /// another transaction has written one since, and with [`StoreError::MembershipsDisagree`] when a membership that it adds is
+    /// there already; the store's next transaction leaves such rows.
     pub async fn write(&mut self, plan: &Plan) -> Result<(), StoreError> {
-        write::plan(&mut self.inner, plan, &self.read).await
+        let written = write::plan(&mut self.inner, plan, &self.read.versions, *self.memberships_disagree).await;
+        *self.memberships_disagree = matches!(written, Err(StoreError::MembershipsDisagree));
+        written
     }
 
     /// Moves the positions. Errors with [`StoreError::ClaimsOver`] when a claim is no longer this writer's.

@@ -168,3 +168,35 @@ async fn what_another_transaction_wrote_meanwhile_is_read_again() -> Result<()> 
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_transaction_made_meanwhile_is_read_again_and_is_no_fault_of_the_record() -> Result<()> {
+    scenario(&servers()?, BEFORE, async |system| {
+        let first = row(0, "site-a", 100, 1, "app-a");
+        system.topic().produce(std::slice::from_ref(&first))?;
+        let writer = system.writer(&[])?;
+        system.drained().await?;
+
+        let (mut other, primary) = (system.primary().await?, system.primary().await?);
+        other
+            .batch_execute("create temp table made as select * from view_g1.site_apps; delete from view_g1.site_apps")
+            .await?;
+        let transaction = other.transaction().await?;
+        ensure!(transaction.execute("insert into view_g1.site_apps select * from made", &[]).await? == 1);
+        // Older than what will be there when it can be written.
+        system.topic().produce(&[row(0, "site-a", 50, 2, "app-b")])?;
+        let waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        let waits = async || (!primary.query(waiting, &[]).await.ok()?.is_empty()).then_some(());
+        eventually("the writer has read no site and waits to make it", NOTICED_MAX, waits).await?;
+        transaction.commit().await?;
+
+        system.drained().await?;
+        equals(system, &Model::of(&[first])).await?;
+        let is_counted = async || {
+            let stale = writer.metric_sum("writer_records_total", &[("outcome", "stale")]).await.ok()?;
+            (stale == 1.0).then_some(())
+        };
+        eventually("the record is counted as stale", NOTICED_MAX, is_counted).await
+    })
+    .await
+}

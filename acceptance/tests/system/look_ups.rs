@@ -1,6 +1,6 @@
 //! Both directions of look-up through the reader, on the replica: every site in batches, every app in pages.
 
-use acceptance::{Model, Service, scenario};
+use acceptance::{Model, Service, Source, assert_equal, scenario};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -19,6 +19,32 @@ async fn the_reader_serves_the_model_in_both_directions() -> Result<()> {
         let http = reqwest::Client::new();
         sites(&http, &reader, &model).await?;
         apps(&http, &reader, &model).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_app_site_that_somebody_has_made_by_hand_hold_no_batch_up() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let mut source = Source::new(8, PARTITIONS, 60);
+        let mut records = source.records(300);
+        let writer = system.writer(&[])?;
+        system.topic().produce(&records)?;
+        let before = Model::of(&records);
+        assert_equal(system, &before).await?;
+
+        let more = source.records(300);
+        records.extend(more.iter().cloned());
+        let after = Model::of(&records);
+        let primary = system.primary().await?;
+        for (app_id, site_id, instance_id) in after.memberships().difference(&before.memberships()) {
+            let statement = "insert into view_g1.app_site (app_id, site_id, instance_id) values ($1, $2, $3)";
+            primary.execute(statement, &[app_id, site_id, instance_id]).await?;
+        }
+        system.topic().produce(&more)?;
+        assert_equal(system, &after).await?;
+        ensure!(writer.log()?.contains("app_site has rows that the documents of their sites do not have"));
+        Ok(())
     })
     .await
 }

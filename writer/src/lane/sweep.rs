@@ -55,7 +55,7 @@ impl Lane {
                 self.store.disconnect();
                 match error.disposition() {
                     Disposition::LetGo => self.let_go(&error, &parts),
-                    Disposition::Retry | Disposition::Reject => {
+                    Disposition::Again | Disposition::Retry | Disposition::Reject => {
                         self.shared.metrics.upkeep_failed(UpkeepTask::Markers);
                         tracing::warn!(lane = self.number, error = %error, "delete markers were not swept");
                     }

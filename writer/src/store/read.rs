@@ -1,16 +1,19 @@
 //! What a batch needs to know of the view.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use shared::{envelope::SourcePosition, ids::SiteId};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
-use super::RowVersions;
+use super::Read;
 use crate::{
     apps::{InstalledApps, hash_of_etag},
     batch::Tenure,
     error::StoreError,
-    fold::{Content, Site},
+    fold::{Along, Content, Site},
     plan::Documents,
 };
 
@@ -18,10 +21,12 @@ const LOCK_POSITIONS: &str = r#"
     select partition, next_offset, epoch from position
     where topic = $1 and partition = any($2) order by partition for update"#;
 
+/// The hash of a row's apps is what its tag starts with.
 const SITES: &str = r#"
-    select site_id, version, partition, "offset", etag, source_position, source_epoch, last_delete_partition,
-           deleted_at is null as alive, document is not null as told, xmin::text as row_version
-    from site_apps where site_id = any($1)"#;
+    select s.site_id, s.version, s.partition, s."offset", s.etag, s.source_position, s.source_epoch,
+           s.last_delete_partition, s.deleted_at is null as alive, s.document is not null as told,
+           s.xmin::text as row_version, case when s.deleted_at is null and left(s.etag, 32) <> u.unless then s.document end as document
+    from unnest($1::text[], $2::text[]) as u (site_id, unless) join site_apps s using (site_id)"#;
 
 const DOCUMENTS: &str = "select site_id, document from site_apps where site_id = any($1) and document is not null";
 
@@ -52,14 +57,19 @@ pub(super) async fn lock_positions(
 
 pub(super) async fn sites(
     connection: &mut PgConnection,
-    site_ids: &[&str],
-    read: &mut RowVersions,
+    wanted: &[(&SiteId, Along)],
+    read: &mut Read,
 ) -> Result<HashMap<SiteId, Site>, StoreError> {
-    let rows = sqlx::query(SITES).bind(site_ids).fetch_all(connection).await?;
+    let site_ids: Vec<&str> = wanted.iter().map(|(site_id, _)| site_id.as_str()).collect();
+    let unless: Vec<Option<String>> = wanted.iter().map(|(_, along)| along.unless()).collect();
+    let rows = sqlx::query(SITES).bind(site_ids).bind(unless).fetch_all(connection).await?;
     let mut sites = HashMap::with_capacity(rows.len());
     for row in &rows {
         let (site_id, site) = site(row)?;
-        read.insert(site_id.clone(), row.try_get("row_version")?);
+        read.versions.insert(site_id.clone(), row.try_get("row_version")?);
+        if let Some(document) = row.try_get::<Option<String>, _>("document")? {
+            read.documents.insert(site_id.clone(), document);
+        }
         sites.insert(site_id, site);
     }
     Ok(sites)
@@ -89,14 +99,30 @@ fn site(row: &PgRow) -> Result<(SiteId, Site), sqlx::Error> {
     Ok((site_id, site))
 }
 
-pub(super) async fn documents(connection: &mut PgConnection, site_ids: &[&str]) -> Result<Documents, StoreError> {
-    let rows = sqlx::query(DOCUMENTS).bind(site_ids).fetch_all(connection).await?;
-    let mut documents = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let site_id: String = row.try_get("site_id")?;
-        let unreadable = |error| StoreError::Document { site_id: site_id.clone(), error };
-        let apps = InstalledApps::of_document(row.try_get("document")?).map_err(unreadable)?;
-        documents.insert(SiteId::new(site_id).map_err(|error| sqlx::Error::Decode(error.into()))?, apps);
+pub(super) async fn documents(
+    connection: &mut PgConnection,
+    site_ids: &BTreeSet<SiteId>,
+    read: &mut Read,
+) -> Result<Documents, StoreError> {
+    let parsed = |site_id: &SiteId, document: &str| {
+        let unreadable = |error| StoreError::Document { site_id: site_id.to_string(), error };
+        InstalledApps::of_document(document).map_err(unreadable)
+    };
+    let (mut documents, mut others) = (HashMap::with_capacity(site_ids.len()), Vec::new());
+    for site_id in site_ids {
+        match read.documents.remove(site_id) {
+            Some(document) => drop(documents.insert(site_id.clone(), parsed(site_id, &document)?)),
+            None => others.push(site_id.as_str()),
+        }
+    }
+    if others.is_empty() {
+        return Ok(documents);
+    }
+    for row in sqlx::query(DOCUMENTS).bind(others).fetch_all(connection).await? {
+        let site_id = SiteId::new(row.try_get::<String, _>("site_id")?);
+        let site_id = site_id.map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let apps = parsed(&site_id, row.try_get("document")?)?;
+        documents.insert(site_id, apps);
     }
     Ok(documents)
 }

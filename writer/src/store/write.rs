@@ -1,9 +1,12 @@
 //! What a batch writes: one statement per table (for sites two: rows that were read, and new ones), sorted by key, parameters as arrays
 //! (bound in binary form).
 
+use std::collections::HashMap;
+
+use shared::ids::SiteId;
 use sqlx::PgConnection;
 
-use super::{NextPosition, RowVersions};
+use super::NextPosition;
 use crate::{
     error::StoreError,
     plan::{ChangeRow, Membership, Plan, SiteRow},
@@ -24,7 +27,8 @@ const SITES_READ: &str = r#"
             last_delete_partition, alive, row_version)
     where s.site_id = u.site_id and s.xmin = u.row_version::xid"#;
 
-/// Rows that were not there, unless another transaction has made them since.
+/// Rows that were not there. One that another transaction has made since is a unique violation: to ask for a conflict first would
+/// cost each row a look.
 const SITES_NEW: &str = r#"
     insert into site_apps (site_id, version, partition, "offset", document, etag, source_position, source_epoch,
                            last_delete_partition, deleted_at)
@@ -33,14 +37,18 @@ const SITES_NEW: &str = r#"
     from unnest($1::text[], $2::bigint[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::int[],
                 $9::int[], $10::bool[])
       as u (site_id, version, partition, "offset", document, etag, source_position, source_epoch,
-            last_delete_partition, alive)
-    on conflict (site_id) do nothing"#;
+            last_delete_partition, alive)"#;
 
 const REMOVE_MEMBERSHIPS: &str = r#"
     delete from app_site a using unnest($1::text[], $2::text[], $3::text[]) as u (app_id, site_id, instance_id)
     where a.app_id = u.app_id and a.site_id = u.site_id and a.instance_id = u.instance_id"#;
 
+/// The difference to the documents that were read, so no row is there yet; where one is, the tables do not agree, and the
+/// batch is written once more by [`ADD_MISSING_MEMBERSHIPS`].
 const ADD_MEMBERSHIPS: &str = r#"
+    insert into app_site (app_id, site_id, instance_id) select * from unnest($1::text[], $2::text[], $3::text[])"#;
+
+const ADD_MISSING_MEMBERSHIPS: &str = r#"
     insert into app_site (app_id, site_id, instance_id)
     select * from unnest($1::text[], $2::text[], $3::text[]) on conflict do nothing"#;
 
@@ -63,10 +71,17 @@ const POSITION: &str = r#"
       as u (partition, epoch, next_offset, as_of, blocked_offset, blocked_state, blocked_reason)
     where p.topic = $1 and p.partition = u.partition and p.epoch = u.epoch"#;
 
-pub(super) async fn plan(connection: &mut PgConnection, plan: &Plan, read: &RowVersions) -> Result<(), StoreError> {
+pub(super) async fn plan(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    read: &HashMap<SiteId, String>,
+    memberships_disagree: bool,
+) -> Result<(), StoreError> {
     sites(connection, &plan.sites, read).await?;
     memberships(connection, REMOVE_MEMBERSHIPS, plan.memberships_removed.iter()).await?;
-    memberships(connection, ADD_MEMBERSHIPS, plan.memberships_added.iter()).await?;
+    let add = if memberships_disagree { ADD_MISSING_MEMBERSHIPS } else { ADD_MEMBERSHIPS };
+    let added = memberships(connection, add, plan.memberships_added.iter()).await;
+    added.map_err(|error| unless_there(error, StoreError::MembershipsDisagree))?;
     if !plan.counts.is_empty() {
         let app_ids: Vec<&str> = plan.counts.keys().map(|(app_id, _)| app_id.as_str()).collect();
         let partitions: Vec<i32> = plan.counts.keys().map(|(_, partition)| *partition).collect();
@@ -76,7 +91,11 @@ pub(super) async fn plan(connection: &mut PgConnection, plan: &Plan, read: &RowV
     changes(connection, &plan.changes).await
 }
 
-async fn sites(connection: &mut PgConnection, rows: &[SiteRow], read: &RowVersions) -> Result<(), StoreError> {
+async fn sites(
+    connection: &mut PgConnection,
+    rows: &[SiteRow],
+    read: &HashMap<SiteId, String>,
+) -> Result<(), StoreError> {
     let (known, new): (Vec<&SiteRow>, Vec<&SiteRow>) = rows.iter().partition(|row| read.contains_key(&row.site_id));
     let mut written = 0;
     if !known.is_empty() {
@@ -85,7 +104,8 @@ async fn sites(connection: &mut PgConnection, rows: &[SiteRow], read: &RowVersio
             bind(sqlx::query(SITES_READ), &known).bind(versions).execute(&mut *connection).await?.rows_affected();
     }
     if !new.is_empty() {
-        written += bind(sqlx::query(SITES_NEW), &new).execute(&mut *connection).await?.rows_affected();
+        let made = bind(sqlx::query(SITES_NEW), &new).execute(&mut *connection).await;
+        written += made.map_err(|error| unless_there(error, StoreError::WrittenMeanwhile))?.rows_affected();
     }
     match written == rows.len() as u64 {
         true => Ok(()),
@@ -114,7 +134,7 @@ async fn memberships<'m>(
     connection: &mut PgConnection,
     statement: &'static str,
     rows: impl ExactSizeIterator<Item = &'m Membership> + Clone,
-) -> Result<(), StoreError> {
+) -> Result<(), sqlx::Error> {
     if rows.len() == 0 {
         return Ok(());
     }
@@ -126,6 +146,14 @@ async fn memberships<'m>(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// The error, or what it means that a row is there of which the batch has read that it is not.
+fn unless_there(error: sqlx::Error, there: StoreError) -> StoreError {
+    match &error {
+        sqlx::Error::Database(database) if database.is_unique_violation() => there,
+        _ => error.into(),
+    }
 }
 
 async fn changes(connection: &mut PgConnection, rows: &[ChangeRow]) -> Result<(), StoreError> {

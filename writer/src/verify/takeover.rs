@@ -21,7 +21,7 @@ use super::{
 use crate::{
     apps::{InstalledApps, hash_of_etag, write_json},
     error::StoreError,
-    fold::{Content, Entry, Place, Site, Sites, fold},
+    fold::{Along, Content, Entry, Place, Site, Sites, fold},
     plan::{Documents, Membership, plan},
     store::{self, SiteSeen, Store, Taken},
 };
@@ -116,7 +116,8 @@ impl Verification<'_> {
         let taken = transaction.take_over().await?;
         let seen: HashMap<String, SiteSeen> =
             transaction.seen(&keys).await?.into_iter().map(|row| (row.site_id.clone(), row)).collect();
-        let mut stored = transaction.sites(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        let wanted: Vec<_> = known.iter().map(|known| (&known.site_id, Along::Nothing)).collect();
+        let mut stored = transaction.sites(&wanted).await?;
         let rows = self.source.rows_by_key(&keys).await?;
         let (mut sites, mut documents, mut repaired) = (Sites::new(), Documents::new(), Repaired::default());
         let mut done = Vec::new();
