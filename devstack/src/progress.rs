@@ -1,6 +1,6 @@
 //! What a person sees while something takes long: bars and spinners on a terminal, plain lines elsewhere, nothing in tests.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -108,7 +108,7 @@ pub fn warn(text: &str) {
 }
 
 /// Writes a line of a command's result to standard output.
-#[expect(clippy::print_stdout, reason = "devstack is a command-line tool; this is where it answers")]
 pub(crate) fn say(text: &str) {
-    println!("{text}");
+    // Who reads may stop reading (`head`, say): what runs goes on.
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
