@@ -132,6 +132,8 @@ pub async fn serve(
     let mut served = tokio::spawn(served);
     tracing::info!(listen = %config.listen, admin_listen = %config.admin_listen, "console started");
     tokio::select! {
+        // Page and API end by the same token, and where nobody is connected at once: that is no defect.
+        biased;
         () = shutdown.cancelled() => {}
         _ = &mut served => return Err(RunError::TaskEnded("page and API")),
         ended = &mut following => return Err(why(ended)),

@@ -125,6 +125,8 @@ pub async fn serve(
     let mut served = tokio::spawn(served.into_future());
     tracing::info!(listen = %config.listen, admin_listen = %config.admin_listen, "jobs started");
     tokio::select! {
+        // Page and API end by the same token, and where nobody is connected at once: that is no defect.
+        biased;
         () = shutdown.cancelled() => {}
         _ = &mut served => return Err(RunError::TaskEnded("page and API")),
         _ = &mut preparing => return Err(RunError::TaskEnded("what follows the log")),
