@@ -43,9 +43,9 @@ impl Answer {
         Self { body, content_type: JSON, claim: Some(claim), etag, link: None, feed: None }
     }
 
-    /// A stored document with its stored tag (without quotes).
-    pub(crate) fn document(body: Bytes, tag: &[u8], claim: Claim) -> Self {
-        Self { body, content_type: JSON, claim: Some(claim), etag: quoted(tag), link: None, feed: None }
+    /// A stored document with its stored tag, [quoted].
+    pub(crate) fn document(body: Bytes, etag: Option<HeaderValue>, claim: Claim) -> Self {
+        Self { body, content_type: JSON, claim: Some(claim), etag, link: None, feed: None }
     }
 
     /// JSON without a tag: for POST, and for what no second request gives again.
@@ -143,7 +143,7 @@ fn insert_claim(headers: &mut HeaderMap, claim: Claim) {
 }
 
 /// A tag in quotes; `None` if it holds what a header can't, so that an odd tag costs the tag and not the answer.
-fn quoted(tag: &[u8]) -> Option<HeaderValue> {
+pub(crate) fn quoted(tag: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from([b"\"", tag, b"\""].concat())).ok()
 }
 

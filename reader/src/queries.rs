@@ -16,10 +16,12 @@ use std::future::Future;
 use bytes::Bytes;
 use deadpool_postgres::ClientWrapper;
 use futures_util::try_join;
+use http::HeaderValue;
 use shared::ids::{AppId, InstanceId, SiteId};
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Error, Row, Statement};
 
+use crate::answer::quoted;
 use crate::error::Failure;
 use crate::position::{Generation, Positions, RowPosition};
 use crate::replicas::Connection;
@@ -156,14 +158,14 @@ pub(crate) struct FoundSite {
 pub(crate) struct Document {
     /// JSON text as stored.
     pub(crate) text: Bytes,
-    /// Strong tag without quotes.
-    pub(crate) etag: Bytes,
+    /// Strong tag with its quotes; `None` if it holds what a header can't.
+    pub(crate) etag: Option<HeaderValue>,
     pub(crate) version: Option<i64>,
 }
 
 impl FoundSite {
     fn read(row: Row) -> Result<Self, Error> {
-        let etag = Bytes::copy_from_slice(row.try_get::<_, Text>(2)?.0);
+        let etag = quoted(row.try_get::<_, Text>(2)?.0);
         let version = row.try_get(3)?;
         let position = RowPosition { partition: row.try_get(4)?, next_offset: row.try_get(5)? };
         let document = column_bytes(row, 1)?.map(|text| Document { text, etag, version });

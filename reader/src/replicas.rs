@@ -25,7 +25,7 @@ use crate::observe;
 use crate::position::Grounds;
 use crate::queries::Query;
 use crate::workers::Workers;
-use choice::{Limits, Standing};
+use choice::{Few, Limits, Standing};
 pub(crate) use connection::{CONNECTIONS_BESIDE, Connection, backoff, chain};
 use replica::Lease;
 pub(crate) use replica::Replica;
@@ -236,10 +236,10 @@ impl Replicas {
         let hangs = |replica: &Arc<Replica>| has_failed(replica) && self.fallback.is_some() && !replica.is_prompt();
         let is_behind = |replica: &Arc<Replica>| behind.iter().any(|lease| lease.is_of(replica));
         let fit = |replica: &&Arc<Replica>| replica.is_healthy() && !is_behind(replica) && !hangs(replica);
-        let fit: Vec<_> = self.replicas.iter().filter(fit).collect();
-        let standings: Vec<Standing> = fit.iter().map(|replica| replica.standing(has_failed(replica))).collect();
+        let fit: Few<_> = self.replicas.iter().filter(fit).collect();
+        let standings: Few<Standing> = fit.iter().map(|replica| replica.standing(has_failed(replica))).collect();
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
-        let ranked: Vec<_> =
+        let ranked: Few<_> =
             choice::rank(&standings, &self.settings.limits, turn).into_iter().map(|index| fit[index]).collect();
         let position = demand.position.as_ref();
         if let Some(lease) = ranked.iter().find_map(|replica| replica.lease(position, failed)) {

@@ -1,20 +1,27 @@
 //! One thread per core, each with a runtime of its own.
 //!
 //! A client's connection lives on one worker, and so do connections to the replicas: a look-up goes from socket to socket
-//! without waking another thread, and what a worker finds ready at once shares a statement. All else (samples, change log, admin
-//! port) runs beside them.
+//! without waking another thread, and what a worker finds ready at once shares a statement. A busy one is woken less often than
+//! requests come ([`coalescing`]). All else (samples, change log, admin port) runs beside them.
+
+mod coalescing;
 
 use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::coalescing::Coalescing;
+
 thread_local! {
     /// A worker's number, and of how many.
     static CURRENT: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+    /// The requests that come to this thread.
+    static LOAD: Coalescing = Coalescing::new(Instant::now());
 }
 
 /// The threads; they end, with all that runs on them, when this is dropped.
@@ -32,7 +39,7 @@ impl Workers {
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let start = |number: usize| {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let runtime = Builder::new_current_thread().enable_all().on_thread_park(pause).build()?;
             let (handle, stopped) = (runtime.handle().clone(), stop.clone());
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 CURRENT.set(Some((number, count)));
@@ -58,4 +65,17 @@ impl Workers {
 /// Whether the connections of this number run on the thread that asks.
 pub(crate) fn is_here(place: usize) -> bool {
     CURRENT.get().is_some_and(|(number, count)| place % count == number)
+}
+
+/// Counts a request of the worker that answers it.
+pub(crate) fn count_request() {
+    LOAD.with(Coalescing::request);
+}
+
+/// What a worker does when it has nothing to do.
+#[expect(clippy::disallowed_methods, reason = "nothing is to wake it: that is what the pause is for")]
+fn pause() {
+    if let Some(pause) = LOAD.with(|load| load.pause(Instant::now())) {
+        thread::sleep(pause);
+    }
 }

@@ -48,7 +48,8 @@ pub(crate) struct Weight;
 impl Weighter<String, Option<FoundSite>> for Weight {
     fn weight(&self, site_id: &String, found: &Option<FoundSite>) -> u64 {
         let document = found.as_ref().and_then(|found| found.document.as_ref());
-        let document_bytes = document.map_or(0, |document| document.text.len() + document.etag.len());
+        let document_bytes =
+            document.map_or(0, |document| document.text.len() + document.etag.as_ref().map_or(0, |etag| etag.len()));
         AROUND_BYTES + (site_id.len() + document_bytes) as u64
     }
 }
@@ -116,8 +117,8 @@ mod tests {
 
     /// The site as the record before `next_offset` has made it; that is its version, too.
     fn site(next_offset: i64, bytes: usize) -> Option<FoundSite> {
-        let (text, etag) = (Bytes::from(vec![b'x'; bytes]), Bytes::from_static(b"tag"));
-        let document = Some(Document { text, etag, version: Some(next_offset) });
+        let text = Bytes::from(vec![b'x'; bytes]);
+        let document = Some(Document { text, etag: None, version: Some(next_offset) });
         Some(FoundSite { document, position: RowPosition { partition: 0, next_offset } })
     }
 

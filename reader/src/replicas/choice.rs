@@ -10,6 +10,11 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
+/// One of each replica, on the stack where there are as few as usual.
+pub(super) type Few<T> = SmallVec<[T; 4]>;
+
 /// What is known of a replica at one moment. One that can't be asked at all is not among those that are ranked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
@@ -50,8 +55,8 @@ impl Limits {
 }
 
 /// The replicas by preference, as indexes of `standings`. `turn` is another number for each request.
-pub(super) fn rank(standings: &[Standing], limits: &Limits, turn: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..standings.len()).filter(|index| limits.admit(standings[*index].lag)).collect();
+pub(super) fn rank(standings: &[Standing], limits: &Limits, turn: usize) -> Few<usize> {
+    let mut order: Few<usize> = (0..standings.len()).filter(|index| limits.admit(standings[*index].lag)).collect();
     if order.len() > 1 {
         let lot = lot(turn);
         order.sort_by_cached_key(|index| {
@@ -113,7 +118,7 @@ mod tests {
     #[test]
     fn beyond_the_hard_limit_none_answers() {
         let limits = Limits { staleness_max: Some(Duration::from_secs(10)), ..LIMITS };
-        assert_eq!(rank(&[lagging(11), lagging(10)], &limits, 0), [1]);
+        assert_eq!(rank(&[lagging(11), lagging(10)], &limits, 0)[..], [1]);
         assert!(rank(&[lagging(11)], &limits, 0).is_empty());
     }
 
@@ -124,7 +129,7 @@ mod tests {
             let busy = Standing { in_flight: 9, ..FINE };
             let asked = (0..1000).filter(|turn| rank(&[busy, back], &LIMITS, *turn)[0] == 1).count();
             assert!((least..=most).contains(&asked), "{share}: {asked}");
-            assert_eq!(rank(&[back], &LIMITS, 0), [0], "alone it is asked all the same");
+            assert_eq!(rank(&[back], &LIMITS, 0)[..], [0], "alone it is asked all the same");
         }
     }
 

@@ -24,12 +24,10 @@ const SHARED_MAX: usize = 128;
 /// Statements of look-ups that a connection has on the wire: while one's rows are read, the server works on the next.
 const ROUNDS_MAX: usize = 2;
 
-/// How long look-ups are gathered for the next statement after one that [`GATHERED_MIN`] have shared: as many will share the next
-/// one too. A look-up that comes then waits for half of it on average.
-const GATHERED_FOR: Duration = Duration::from_millis(1);
-
-/// Two clients that happen to ask at once are not held back: they would meet again and again.
-const GATHERED_MIN: usize = 3;
+/// How long look-ups are gathered for the next statement after one that so many have shared: about as many will share the next one
+/// too. A look-up that comes then waits for half of it on average. Two clients that happen to ask at once are not held back:
+/// they would meet again and again.
+const GATHERED: [(usize, Duration); 2] = [(3, Duration::from_millis(1)), (12, Duration::from_millis(2))];
 
 /// Look-ups that wait for a connection; those who come when there are so many wait to be let in, up to their deadlines.
 const WAITING_MAX: usize = 4096;
@@ -92,9 +90,14 @@ impl Gathering {
             sleep_until(until).await;
         }
         let count = queue.recv_many(waiting, SHARED_MAX).await;
-        self.until = (count >= GATHERED_MIN).then(|| Instant::now() + GATHERED_FOR);
+        self.until = gathered_for(count).map(|time| Instant::now() + time);
         count
     }
+}
+
+/// How long others are waited for after a statement of so many.
+fn gathered_for(count: usize) -> Option<Duration> {
+    GATHERED.iter().rfind(|(min, _)| count >= *min).map(|(_, time)| *time)
 }
 
 /// One statement for each generation that is asked; there is more than one only while a promotion is noticed.
@@ -107,7 +110,8 @@ async fn round(connection: &Connection, mut waiting: Vec<LookUp>) {
     }
 }
 
-async fn together(connection: &Connection, generation: Generation, look_ups: Vec<LookUp>) {
+async fn together(connection: &Connection, generation: Generation, mut look_ups: Vec<LookUp>) {
+    look_ups.sort_unstable_by(|one, other| one.site_id.cmp(&other.site_id));
     match sites(connection, generation, &look_ups).await {
         Ok(found) => answer(look_ups, found),
         Err(error) => {
@@ -123,20 +127,23 @@ async fn together(connection: &Connection, generation: Generation, look_ups: Vec
 async fn sites(
     connection: &Connection,
     generation: Generation,
-    look_ups: &[LookUp],
+    sorted: &[LookUp],
 ) -> Result<HashMap<String, FoundSite>, Error> {
     let statements = connection.statements(generation).await?;
     let session = Session { connection, statements: &statements };
-    let mut site_ids: Vec<&str> = look_ups.iter().map(|look_up| look_up.site_id.as_str()).collect();
-    site_ids.sort_unstable();
+    let mut site_ids: Vec<&str> = sorted.iter().map(|look_up| look_up.site_id.as_str()).collect();
     site_ids.dedup();
     session.sites(&site_ids).await
 }
 
-fn answer(look_ups: Vec<LookUp>, found: HashMap<String, FoundSite>) {
-    for LookUp { site_id, waiter, .. } in look_ups {
-        // As above. A site that several ask for is read once; its bytes are shared.
-        let _ = waiter.send(Ok(found.get(&site_id).cloned()));
+/// A site that several ask for is read once; its bytes are shared.
+fn answer(sorted: Vec<LookUp>, mut found: HashMap<String, FoundSite>) {
+    let mut sorted = sorted.into_iter().peekable();
+    while let Some(LookUp { site_id, waiter, .. }) = sorted.next() {
+        let is_last = sorted.peek().is_none_or(|next| next.site_id != site_id);
+        let row = if is_last { found.remove(&site_id) } else { found.get(&site_id).cloned() };
+        // As above.
+        let _ = waiter.send(Ok(row));
     }
 }
 
@@ -145,6 +152,34 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::position::RowPosition;
+
+    /// How many make a crowd.
+    const CROWD: usize = GATHERED[0].0;
+
+    #[test]
+    fn the_more_share_a_statement_the_longer_the_next_one_waits() {
+        let [(some, shortly), (many, longer)] = GATHERED;
+        let expected = [(some - 1, None), (some, Some(shortly)), (many - 1, Some(shortly)), (many, Some(longer))];
+        assert_eq!(expected.map(|(count, _)| (count, gathered_for(count))), expected);
+    }
+
+    #[test]
+    fn all_who_ask_for_a_site_get_its_row() {
+        let (mut look_ups, mut answers) = (Vec::new(), Vec::new());
+        for site_id in ["a", "b", "b", "gone", "gone"] {
+            let (waiter, answer) = oneshot::channel();
+            look_ups.push(LookUp { generation: 1, site_id: site_id.to_owned(), waiter });
+            answers.push(answer);
+        }
+        let row = |next_offset| FoundSite { document: None, position: RowPosition { partition: 0, next_offset } };
+        answer(look_ups, HashMap::from([("a".to_owned(), row(1)), ("b".to_owned(), row(2))]));
+        let told = |mut answer: oneshot::Receiver<Result<Option<FoundSite>, _>>| {
+            let row: Result<_, Arc<Error>> = answer.try_recv().expect("an answer");
+            row.expect("no error").map(|row| row.position.next_offset)
+        };
+        assert_eq!(answers.into_iter().map(told).collect::<Vec<_>>(), [Some(1), Some(2), Some(2), None, None]);
+    }
 
     #[tokio::test]
     async fn few_go_at_once_and_a_crowd_is_gathered() {
@@ -155,7 +190,7 @@ mod tests {
                 sender.send(number).await.unwrap();
             }
         };
-        for few in [1, 2, 2, GATHERED_MIN] {
+        for few in [1, 2, 2, CROWD] {
             leave(few).await;
             assert_eq!(gathering.take(&mut queue, &mut waiting).now_or_never(), Some(few));
         }
@@ -163,8 +198,8 @@ mod tests {
         assert_eq!(gathering.take(&mut queue, &mut waiting).now_or_never(), None, "more may come");
         leave(1).await;
         assert_eq!(gathering.take(&mut queue, &mut waiting).await, 2, "both: none was lost when it was dropped");
-        leave(GATHERED_MIN).await;
-        assert_eq!(gathering.take(&mut queue, &mut waiting).now_or_never(), Some(GATHERED_MIN), "two were few");
+        leave(CROWD).await;
+        assert_eq!(gathering.take(&mut queue, &mut waiting).now_or_never(), Some(CROWD), "two were few");
         leave(SHARED_MAX + 1).await;
         assert_eq!(gathering.take(&mut queue, &mut waiting).now_or_never(), Some(SHARED_MAX), "no more would fit");
         assert_eq!(gathering.take(&mut queue, &mut waiting).await, 1);

@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn results_are_in_the_order_asked_and_repeated() {
         let document = Bytes::from_static(b"{\"n\":1.00}");
-        let document = Document { text: document, etag: Bytes::from_static(b"tag"), version: None };
+        let document = Document { text: document, etag: None, version: None };
         let position = RowPosition { partition: 0, next_offset: 1 };
         let site = |document| FoundSite { document, position };
         let found = HashMap::from([("a".to_owned(), site(Some(document))), ("gone".to_owned(), site(None))]);

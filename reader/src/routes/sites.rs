@@ -21,7 +21,7 @@ use crate::request::Call;
 pub(crate) async fn document(call: &Call<'_>) -> Result<Answer, Error> {
     let site = call.id(0, SiteId::new)?;
     let (document, claim) = look_up(call, &site).await?;
-    Ok(Answer::document(document.text, &document.etag, claim))
+    Ok(Answer::document(document.text, document.etag, claim))
 }
 
 /// `GET /v1/sites/{site_id}/installed-apps/{app_id}`: the element, or the array of them where it is installed more than
