@@ -1,8 +1,8 @@
 //! Wake-ups of a busy worker, coalesced as network cards coalesce interrupts.
 //!
-//! A worker with nothing to do sleeps in the kernel until a socket is ready, and under load the next request wakes it at once: going
-//! to sleep and being woken then cost more than reading a head. So a worker to which many requests come first sleeps for a moment in which nothing wakes
-//! it, and finds what came meanwhile together. A worker to which few come is woken by each, as before.
+//! A worker with nothing to do sleeps in the kernel until a socket is ready, and under load the next request wakes it at once:
+//! going to sleep and being woken then cost more than reading a head. So a worker to which many requests come first sleeps for
+//! a moment in which nothing wakes it, and finds what came meanwhile together. A worker to which few come is woken by each.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
