@@ -120,7 +120,8 @@ pub struct Args {
     #[arg(long, env = "READER_FEED_STALL_MAX", default_value = "10s", value_parser = duration_between(100 * MILLI, 3600 * SECOND))]
     feed_stall_max: Duration,
 
-    /// A connection that sends no complete request head for so long is closed, duration; longer than clients keep idle ones
+    /// A connection that sends no complete request head for so long after its last answer was made is closed, duration; longer
+    /// than clients keep idle ones. An answer that is taken too slowly is cut by it
     #[arg(long, env = "READER_IDLE_MAX", default_value = "75s", value_parser = duration_between(100 * MILLI, 3600 * SECOND))]
     idle_max: Duration,
 

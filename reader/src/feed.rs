@@ -35,6 +35,7 @@ use tokio::time::timeout;
 
 use crate::app::App;
 use crate::changes::{Follower, Heard, token};
+use crate::connections::InHand;
 use crate::observe::{FeedEnd, OpenFeed};
 
 /// What clients wait before they come back.
@@ -45,14 +46,24 @@ const RETRY_SPREAD_MILLIS: u64 = 2000;
 
 /// The body of a feed.
 #[derive(Debug)]
-pub(crate) struct Frames(mpsc::Receiver<Bytes>);
+pub(crate) struct Frames {
+    frames: mpsc::Receiver<Bytes>,
+    in_hand: Option<InHand>,
+}
+
+impl Frames {
+    /// Has the request count as in hand for as long as the feed goes on: its connection is no idle one.
+    pub(crate) fn hold(&mut self, in_hand: InHand) {
+        self.in_hand = Some(in_hand);
+    }
+}
 
 impl hyper::body::Body for Frames {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        self.frames.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 
@@ -69,7 +80,7 @@ pub(crate) fn start(app: &Arc<App>, follower: Follower, first: Option<Heard>, pe
         drop(permit);
         open.ended(end);
     });
-    Frames(frames)
+    Frames { frames, in_hand: None }
 }
 
 struct Stream<'a> {

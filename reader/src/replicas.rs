@@ -115,7 +115,8 @@ impl Replicas {
     pub(crate) async fn ask<Q: Query>(&self, query: &Q, demand: &Demand) -> Result<(Q::Found, Grounds), Error> {
         match self.ask_now(query, demand).await {
             Err(Error::PositionNotReached(_)) if demand.position.is_some() || !demand.wait.is_zero() => {
-                self.ask_until_reached(query, demand).await
+                // On the heap, as few wait.
+                Box::pin(self.ask_until_reached(query, demand)).await
             }
             result => result,
         }

@@ -123,16 +123,16 @@ impl Route {
         self.is_read() && !matches!(self, Route::BatchGet | Route::Changes)
     }
 
-    /// Calls the route's handler.
+    /// Calls the route's handler. Those that are large are on the heap: a connection has room for the largest of the others.
     pub(crate) async fn answer(self, call: &Call<'_>) -> Result<Answer, Error> {
         match self {
             Route::Site => sites::document(call).await,
             Route::SiteApp => sites::app(call).await,
-            Route::AppSites => apps::sites(call).await,
-            Route::App => apps::count(call).await,
-            Route::Instance => instances::instance(call).await,
-            Route::BatchGet => batch_get::batch_get(call).await,
-            Route::Changes => changes::changes(call).await,
+            Route::AppSites => Box::pin(apps::sites(call)).await,
+            Route::App => Box::pin(apps::count(call)).await,
+            Route::Instance => Box::pin(instances::instance(call)).await,
+            Route::BatchGet => Box::pin(batch_get::batch_get(call)).await,
+            Route::Changes => Box::pin(changes::changes(call)).await,
             Route::Problem => problems::page(call),
             Route::OpenApi => Ok(documents::openapi()),
             Route::Docs => Ok(documents::docs()),

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::{AbortRegistration, Abortable, Aborted};
 use http_body_util::Either;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use shared::admin::Condition;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::connections::{Connections, Open};
+use crate::connections::{Connections, InHand, Open};
 use crate::gate;
 use crate::open_files;
 use crate::refusals::Refusals;
@@ -44,7 +45,7 @@ pub(crate) async fn serve(
     let server = Server {
         places: Connections::new(open_files::room_for(app.config.connections_max, open_files::others(&app.config))),
         connections: GracefulShutdown::new(),
-        http: http(&app),
+        http: http(),
         listener,
         app,
         workers,
@@ -68,9 +69,10 @@ struct Server {
     http: http1::Builder,
 }
 
-fn http(app: &App) -> http1::Builder {
+fn http() -> http1::Builder {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(app.config.idle_max).max_buf_size(HEAD_BUFFER_BYTES);
+    // Connections that send no head are closed by `connections`.
+    http.header_read_timeout(None).max_buf_size(HEAD_BUFFER_BYTES);
     http
 }
 
@@ -80,8 +82,8 @@ impl Server {
             loop {
                 match self.listener.accept().await {
                     Ok((stream, _)) => {
-                        let open = self.places.enter(|| self.app.observe.connection_made_room()).await;
-                        self.spawn(stream, open);
+                        let (open, leave) = self.places.enter(|| self.app.observe.connection_made_room()).await;
+                        self.spawn(stream, open, leave);
                     }
                     Err(error) => {
                         tracing::warn!(%error, "can't accept a connection");
@@ -93,10 +95,11 @@ impl Server {
         tokio::select! {
             () = end => {}
             () = accept => {}
+            () = self.places.close_idle(self.app.config.idle_max) => {}
         }
     }
 
-    fn spawn(&self, stream: TcpStream, open: Open) {
+    fn spawn(&self, stream: TcpStream, open: Open, leave: AbortRegistration) {
         // Answers are written whole; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
         // Off this runtime's poll and onto that of its worker.
@@ -105,15 +108,14 @@ impl Server {
         };
         let (app, open) = (self.app.clone(), Arc::new(open));
         let service = {
-            let (app, open) = (app.clone(), open.clone());
+            let app = app.clone();
             service_fn(move |request| {
-                let (app, open) = (app.clone(), open.clone());
+                let (app, in_hand) = (app.clone(), InHand::on(open.clone()));
                 async move {
-                    open.works();
-                    let answer = gate::answer(&app, request).await;
-                    // A feed goes on; its connection is no idle one.
-                    if !matches!(answer.body(), Either::Right(_)) {
-                        open.waits();
+                    // On the heap: kept in each connection it would be cold memory at each request.
+                    let mut answer = Box::pin(gate::answer(&app, request)).await;
+                    if let Either::Right(feed) = answer.body_mut() {
+                        feed.hold(in_hand);
                     }
                     Ok::<_, Infallible>(answer)
                 }
@@ -127,13 +129,11 @@ impl Server {
             };
             let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
             app.observe.connection_opened();
-            tokio::select! {
-                biased;
+            match Abortable::new(connection, leave).await {
+                Ok(Ok(())) => {}
                 // A client that breaks off, or is too slow, is no error of the reader.
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended");
-                },
-                () = open.must_leave() => tracing::debug!("connection closed to make room"),
+                Ok(Err(error)) => tracing::debug!(%error, "connection ended"),
+                Err(Aborted) => tracing::debug!("connection closed: it has waited too long, or for a newcomer"),
             }
             app.observe.connection_closed();
         });
@@ -142,10 +142,10 @@ impl Server {
     /// Takes what the system has accepted already, closes the listener, and waits for the connections to end.
     async fn drain(self) {
         while let Some(Ok((stream, _))) = self.listener.accept().now_or_never() {
-            let Some(open) = self.places.try_enter() else {
+            let Some((open, leave)) = self.places.try_enter() else {
                 break;
             };
-            self.spawn(stream, open);
+            self.spawn(stream, open, leave);
         }
         drop(self.listener);
         let open = self.connections.count();

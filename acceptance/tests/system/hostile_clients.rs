@@ -44,7 +44,10 @@ async fn slow_idle_huge_and_garbled_clients_are_cut_and_others_unaffected() -> R
         others.are_served().await.context("beside unread answers")?;
         heads(&reader).await.context("heads")?;
         ids(&reader).await.context("ids")?;
-        others.end().await
+        others.end().await?;
+        let mut reader = system.reader(&[("READER_IDLE_MAX", "1s"), ("READER_FEED_HEARTBEAT", "100ms")])?;
+        reader.ready().await?;
+        idle(&reader).await.context("idle")
     })
     .await
 }
@@ -175,6 +178,28 @@ async fn slow_heads(reader: &Service) -> Result<()> {
         (closed >= 40.0).then_some(())
     };
     eventually("those who wait longest make room", NOTICED_MAX, made_room).await
+}
+
+/// Connections that send no whole head, whether before an answer or after one. A feed's is not one of them.
+async fn idle(reader: &Service) -> Result<()> {
+    /// More than come before its connection would have been idle for too long.
+    const HEARTBEATS: usize = 50;
+    let mut feed = connect(reader).await?;
+    feed.write_all(b"GET /v1/changes HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n").await?;
+    for sent in ["", "GET /v1/apps/x HTTP/1.1\r\nhost:", "GET /v1/apps/x HTTP/1.1\r\nhost: x\r\n\r\n"] {
+        let mut connection = connect(reader).await?;
+        connection.write_all(sent.as_bytes()).await?;
+        let said = said(connection).await?;
+        ensure!(said.matches("HTTP/1.1 200").count() == sent.matches("\r\n\r\n").count(), "{sent:?}: {said}");
+    }
+    let mut heard = Vec::new();
+    let hear = async {
+        while String::from_utf8_lossy(&heard).matches(":\nid: ").count() < HEARTBEATS {
+            ensure!(feed.read_buf(&mut heard).await? > 0, "the feed ended: {}", String::from_utf8_lossy(&heard));
+        }
+        Ok(())
+    };
+    tokio::time::timeout(NOTICED_MAX, hear).await.context("no heartbeats")?
 }
 
 /// Bodies that do not come, and more bytes of bodies than are received at once.

@@ -90,7 +90,8 @@ impl Connection {
         if let Some(statements) = kept(&self.statements.read().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(statements);
         }
-        let prepared = Arc::new(Statements::prepare(&self.client, generation).await?);
+        // On the heap: what every look-up would hold room for happens once.
+        let prepared = Arc::new(Box::pin(Statements::prepare(&self.client, generation)).await?);
         let mut list = self.statements.write().unwrap_or_else(PoisonError::into_inner);
         list.retain(|s| s.generation != generation);
         list.push(prepared.clone());
