@@ -210,8 +210,8 @@ mod tests {
             async move { connections.close_idle(WAIT_MAX).await }
         });
         left(idle_leaves).await;
-        let (_newcomer, newcomer_leaves) = entered(&connections);
         let came_at = Instant::now();
+        let (_newcomer, newcomer_leaves) = entered(&connections);
         left(newcomer_leaves).await;
         assert!(came_at.elapsed() >= WAIT_MAX, "not before it has waited as long as it may");
         assert!(!working.place.leave.is_aborted());
