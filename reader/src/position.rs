@@ -169,7 +169,7 @@ impl Sample {
         }
     }
 
-    fn contains(&self, row: RowPosition) -> bool {
+    pub(crate) fn contains(&self, row: RowPosition) -> bool {
         self.partition(row.partition).is_some_and(|(position, _)| position.next_offset >= row.next_offset)
     }
 

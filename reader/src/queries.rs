@@ -5,7 +5,8 @@
 //! their parameters are bound in binary form. Those of the change log stand in [`changes`], those of samples in [`sample`].
 //!
 //! What is read comes with a position of the same snapshot, so that an answer never shows more than it claims: look-ups of
-//! sites with that of each row; those whose answer also tells by what it lacks, with the positions of all partitions.
+//! sites with that of each row, unless a sample of before has all that the row can tell; those whose answer also tells by what
+//! it lacks, with the positions of all partitions.
 
 pub(crate) mod changes;
 pub(crate) mod sample;
@@ -23,7 +24,7 @@ use tokio_postgres::{Error, Row, Statement};
 
 use crate::answer::quoted;
 use crate::error::Failure;
-use crate::position::{Generation, Positions, RowPosition};
+use crate::position::{Generation, Positions, RowPosition, Sample};
 use crate::replicas::Connection;
 
 /// The most rows of a page that a look-up asks for.
@@ -48,20 +49,13 @@ pub(crate) trait Query: Sync {
 pub(crate) struct Session<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) statements: &'a Statements,
+    /// Of the same replica, taken before.
+    pub(crate) sample: &'a Sample,
 }
 
 impl Session<'_> {
     fn client(&self) -> &ClientWrapper {
         &self.connection.client
-    }
-
-    /// The rows of these sites, each named once, by site.
-    pub(crate) async fn sites(&self, site_ids: &[&str]) -> Result<HashMap<String, FoundSite>, Error> {
-        let rows = match site_ids {
-            [site_id] => self.client().query(&self.statements.site, &[site_id]).await?,
-            _ => self.client().query(&self.statements.sites, &[&site_ids]).await?,
-        };
-        rows.into_iter().map(|row| Ok((row.try_get(0)?, FoundSite::read(row)?))).collect()
     }
 }
 
@@ -75,20 +69,23 @@ pub(crate) struct Statements {
     app_count: Statement,
     instance: Statement,
     sites: Statement,
+    sites_placed: Statement,
 }
 
 impl Statements {
     /// Prepares all of them, pipelined: one round trip.
     pub(crate) async fn prepare(client: &ClientWrapper, generation: Generation) -> Result<Self, Error> {
         let g = format!("view_g{generation}");
-        // The record that wrote the row is contained, and all before it. Where the topic was made anew meanwhile its offset is one
-        // of the old topic; the position, of the same snapshot, is never beyond the truth.
-        let row = format!(
-            "select s.site_id, case when s.deleted_at is null then s.document end, s.etag, s.version, s.partition, \
-             least(s.\"offset\" + 1, p.next_offset) from {g}.site_apps s left join {g}.position p using (partition)"
-        );
-        let site = format!("{row} where s.site_id = $1");
-        let sites = format!("{row} where s.site_id = any($1)");
+        let row = |position: &str| {
+            format!(
+                "select s.site_id, case when s.deleted_at is null then s.document end, s.etag, s.version, s.partition, \
+                 {position} from {g}.site_apps s"
+            )
+        };
+        let site = format!("{} where s.site_id = $1", row("s.\"offset\" + 1"));
+        let sites = format!("{} where s.site_id = any($1)", row("s.\"offset\" + 1"));
+        let placed = row("least(s.\"offset\" + 1, p.next_offset)");
+        let sites_placed = format!("{placed} left join {g}.position p using (partition) where s.site_id = any($1)");
         let positions = format!(
             "select string_agg(partition || ':' || next_offset, ',' order by partition) as positions from {g}.position"
         );
@@ -118,7 +115,7 @@ impl Statements {
         // Else Postgres plans most executions anew, to know the values, which takes longer than the look-up. Nothing here gains
         // by values that are known: keys lead to rows, and a page's bound is written in its statement.
         let generic = client.batch_execute("set plan_cache_mode = force_generic_plan");
-        let ((), site, app_page, app_page_documents, app_count, instance, sites) = try_join!(
+        let ((), site, app_page, app_page_documents, app_count, instance, sites, sites_placed) = try_join!(
             generic,
             client.prepare_typed(&site, &[Type::TEXT]),
             client.prepare_typed(&page, &[Type::TEXT, Type::TEXT, Type::TEXT, Type::INT8]),
@@ -126,9 +123,33 @@ impl Statements {
             client.prepare_typed(&count, &[Type::TEXT]),
             client.prepare_typed(&instance, &[Type::TEXT]),
             client.prepare_typed(&sites, &[Type::TEXT_ARRAY]),
+            client.prepare_typed(&sites_placed, &[Type::TEXT_ARRAY]),
         )?;
-        Ok(Self { generation, site, app_page, app_page_documents, app_count, instance, sites })
+        Ok(Self { generation, site, app_page, app_page_documents, app_count, instance, sites, sites_placed })
     }
+
+    /// The rows of these sites, each named once, by site. Their positions are those of the records that wrote them: what is
+    /// not in a sample of before may be of a topic that was made anew since, and is read again by [`Self::sites_placed`].
+    pub(crate) async fn sites(&self, client: &ClientWrapper, site_ids: &[&str]) -> Result<Sites, Error> {
+        by_site(match site_ids {
+            [site_id] => client.query(&self.site, &[site_id]).await?,
+            _ => client.query(&self.sites, &[&site_ids]).await?,
+        })
+    }
+
+    /// The same, with positions that the snapshot contains. The record that wrote a row is contained, and all before it; where
+    /// the topic was made anew its offset is one of the old topic, and the position, of the same snapshot, is never beyond the
+    /// truth. The join takes a seventh of what the rows cost.
+    async fn sites_placed(&self, client: &ClientWrapper, site_ids: &[&str]) -> Result<Sites, Error> {
+        by_site(client.query(&self.sites_placed, &[&site_ids]).await?)
+    }
+}
+
+/// Rows by site.
+pub(crate) type Sites = HashMap<String, FoundSite>;
+
+fn by_site(rows: Vec<Row>) -> Result<Sites, Error> {
+    rows.into_iter().map(|row| Ok((row.try_get(0)?, FoundSite::read(row)?))).collect()
 }
 
 /// The rows of a page behind one row of positions, in one snapshot; that row has no site.
@@ -176,9 +197,15 @@ impl FoundSite {
 impl Query for Site<'_> {
     type Found = Option<FoundSite>;
 
-    /// Shares a statement with others that come at the same time.
+    /// Shares a statement with others that come at the same time. A row that is newer than the sample is read once more, alone.
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
-        session.connection.look_up(session.statements.generation, self.0.as_str()).await
+        let site_id = self.0.as_str();
+        let found = session.connection.look_up(session.statements.generation, site_id).await?;
+        match found.as_ref().is_none_or(|found| session.sample.contains(found.position)) {
+            true => Ok(found),
+            // On the heap, as few come here.
+            false => Ok(Box::pin(session.statements.sites_placed(session.client(), &[site_id])).await?.remove(site_id)),
+        }
     }
 
     /// An unknown or deleted site has reached no version, nor has one whose version is not mapped.
@@ -266,11 +293,11 @@ impl Query for Instance<'_> {
 pub(crate) struct Batch<'a>(pub(crate) &'a [&'a str]);
 
 impl Query for Batch<'_> {
-    /// Those that are there, by site.
-    type Found = HashMap<String, FoundSite>;
+    /// Those that are there.
+    type Found = Sites;
 
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
-        Ok(session.sites(self.0).await?)
+        Ok(session.statements.sites_placed(session.client(), self.0).await?)
     }
 }
 

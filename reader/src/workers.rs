@@ -1,4 +1,4 @@
-//! One thread per core, each with a runtime of its own.
+//! A few threads, half as many as cores unless set, each with a runtime of its own.
 //!
 //! A client's connection lives on one worker, and so do connections to the replicas: a look-up goes from socket to socket
 //! without waking another thread, and what a worker finds ready at once shares a statement. A busy one is woken less often than

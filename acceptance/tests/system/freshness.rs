@@ -128,6 +128,31 @@ async fn an_answer_claims_what_it_shows_however_old_the_readers_sample_is() -> R
     .await
 }
 
+/// The rows of a partition whose position was set back stand for records that the position does not contain, as do those of a
+/// topic that was made anew since. Answers claim the position, and not what their rows were written from.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_claims_no_more_than_the_position_where_that_was_set_back() -> Result<()> {
+    scenario(&servers()?, PARTITIONS, async |system| {
+        let site = site_of(0).context("some site is of each partition")?;
+        let versions = [&["x"][..], &["x", "y"], &["x", "y", "z"]];
+        system.topic().produce(&versions.map(|instances| record(&site, Some(instances))))?;
+        let mut writer = system.writer(&[])?;
+        system.drained().await?;
+        writer.kill()?;
+        system.operate(&["position", "set", "--partition", "0", "--to", "1", "--reason", "apply it again"])?;
+        system.replica_caught_up().await?;
+        let mut reader = system.reader(&[])?;
+        reader.ready().await?;
+        let asking = Asking { http: Client::new(), reader: &reader };
+        let (body, claim) = asking.get(&format!("/v1/sites/{site}/installed-apps")).await?;
+        ensure!(claim[&0] == 1 && body["apps"].as_array().is_some_and(|apps| apps.len() == 3), "{claim:?}: {body}");
+        let (_, claim) = asking.batch_get(&[&site]).await?;
+        ensure!(claim[&0] == 1, "{claim:?}");
+        Ok(())
+    })
+    .await
+}
+
 fn site_of(partition: i32) -> Option<String> {
     (0..1000).map(|number| format!("site-{number}")).find(|site_id| partition_of(site_id, PARTITIONS) == partition)
 }

@@ -16,7 +16,7 @@ use super::look_ups::{self, LookUps};
 use super::replica::Replica;
 use crate::config::Database;
 use crate::error::Failure;
-use crate::position::Generation;
+use crate::position::{Generation, Sample};
 use crate::queries::{FoundSite, Query, Session, Statements};
 
 /// Time to connect and log in.
@@ -69,14 +69,15 @@ impl Connection {
         }
     }
 
-    pub(super) async fn ask<Q: Query>(&self, query: &Q, generation: Generation) -> Result<Q::Found, Failure> {
-        let statements = self.statements(generation).await?;
-        let found = query.ask(Session { connection: self, statements: &statements }).await;
+    /// Asks with the statements of the sample's generation; the sample was taken before, on the same replica.
+    pub(super) async fn ask<Q: Query>(&self, query: &Q, sample: &Sample) -> Result<Q::Found, Failure> {
+        let statements = self.statements(sample.generation).await?;
+        let found = query.ask(Session { connection: self, statements: &statements, sample }).await;
         self.answered_after.store(self.opened_at.elapsed().as_micros() as u64, Ordering::Relaxed);
         found
     }
 
-    /// The row of a site, read together with those that others ask for at the same time.
+    /// The row of a site, read together with those that others ask for at the same time; with the position of its record.
     pub(crate) async fn look_up(&self, generation: Generation, site_id: &str) -> Result<Option<FoundSite>, Failure> {
         let answer = look_ups::ask(&self.look_ups, generation, site_id).await.ok_or(Failure::Lost)?;
         answer.map_err(Failure::Database)

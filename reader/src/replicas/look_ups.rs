@@ -4,7 +4,6 @@
 //! together, as one statement: a row of it costs Postgres a third of what it costs alone. Few are never held back; the
 //! busier the replica, the more share one statement, and the less each costs.
 
-use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use tokio_postgres::Error;
 
 use super::connection::Connection;
 use crate::position::Generation;
-use crate::queries::{FoundSite, Session};
+use crate::queries::{FoundSite, Sites};
 
 /// Look-ups of one statement.
 const SHARED_MAX: usize = 128;
@@ -24,10 +23,12 @@ const SHARED_MAX: usize = 128;
 /// Statements of look-ups that a connection has on the wire: while one's rows are read, the server works on the next.
 const ROUNDS_MAX: usize = 2;
 
-/// How long look-ups are gathered for the next statement after one that so many have shared: about as many will share the next one
-/// too. A look-up that comes then waits for half of it on average. Two clients that happen to ask at once are not held back:
-/// they would meet again and again.
-const GATHERED: [(usize, Duration); 2] = [(3, Duration::from_millis(1)), (12, Duration::from_millis(2))];
+/// How long look-ups are gathered for the next statement after one that a crowd has shared: about as many will share the next one
+/// too. A look-up that comes then waits for half of it on average.
+const GATHERED_FOR: Duration = Duration::from_millis(1);
+
+/// So many are a crowd. Two clients that happen to ask at once are not held back: they would meet again and again.
+const CROWD: usize = 3;
 
 /// Look-ups that wait for a connection; those who come when there are so many wait to be let in, up to their deadlines.
 const WAITING_MAX: usize = 4096;
@@ -90,14 +91,9 @@ impl Gathering {
             sleep_until(until).await;
         }
         let count = queue.recv_many(waiting, SHARED_MAX).await;
-        self.until = gathered_for(count).map(|time| Instant::now() + time);
+        self.until = (count >= CROWD).then(|| Instant::now() + GATHERED_FOR);
         count
     }
-}
-
-/// How long others are waited for after a statement of so many.
-fn gathered_for(count: usize) -> Option<Duration> {
-    GATHERED.iter().rfind(|(min, _)| count >= *min).map(|(_, time)| *time)
 }
 
 /// One statement for each generation that is asked; there is more than one only while a promotion is noticed.
@@ -124,20 +120,15 @@ async fn together(connection: &Connection, generation: Generation, mut look_ups:
     }
 }
 
-async fn sites(
-    connection: &Connection,
-    generation: Generation,
-    sorted: &[LookUp],
-) -> Result<HashMap<String, FoundSite>, Error> {
+async fn sites(connection: &Connection, generation: Generation, sorted: &[LookUp]) -> Result<Sites, Error> {
     let statements = connection.statements(generation).await?;
-    let session = Session { connection, statements: &statements };
     let mut site_ids: Vec<&str> = sorted.iter().map(|look_up| look_up.site_id.as_str()).collect();
     site_ids.dedup();
-    session.sites(&site_ids).await
+    statements.sites(&connection.client, &site_ids).await
 }
 
 /// A site that several ask for is read once; its bytes are shared.
-fn answer(sorted: Vec<LookUp>, mut found: HashMap<String, FoundSite>) {
+fn answer(sorted: Vec<LookUp>, mut found: Sites) {
     let mut sorted = sorted.into_iter().peekable();
     while let Some(LookUp { site_id, waiter, .. }) = sorted.next() {
         let is_last = sorted.peek().is_none_or(|next| next.site_id != site_id);
@@ -154,16 +145,6 @@ mod tests {
     use super::*;
     use crate::position::RowPosition;
 
-    /// How many make a crowd.
-    const CROWD: usize = GATHERED[0].0;
-
-    #[test]
-    fn the_more_share_a_statement_the_longer_the_next_one_waits() {
-        let [(some, shortly), (many, longer)] = GATHERED;
-        let expected = [(some - 1, None), (some, Some(shortly)), (many - 1, Some(shortly)), (many, Some(longer))];
-        assert_eq!(expected.map(|(count, _)| (count, gathered_for(count))), expected);
-    }
-
     #[test]
     fn all_who_ask_for_a_site_get_its_row() {
         let (mut look_ups, mut answers) = (Vec::new(), Vec::new());
@@ -173,7 +154,7 @@ mod tests {
             answers.push(answer);
         }
         let row = |next_offset| FoundSite { document: None, position: RowPosition { partition: 0, next_offset } };
-        answer(look_ups, HashMap::from([("a".to_owned(), row(1)), ("b".to_owned(), row(2))]));
+        answer(look_ups, Sites::from([("a".to_owned(), row(1)), ("b".to_owned(), row(2))]));
         let told = |mut answer: oneshot::Receiver<Result<Option<FoundSite>, _>>| {
             let row: Result<_, Arc<Error>> = answer.try_recv().expect("an answer");
             row.expect("no error").map(|row| row.position.next_offset)

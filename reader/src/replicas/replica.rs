@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::Settings;
-use super::choice::Standing;
+use super::choice::{Few, Standing};
 use super::connection::{self, Connection};
 use super::course::Course;
 use super::sampler;
@@ -259,20 +259,26 @@ impl Replica {
         read(&self.sample).as_ref().is_some_and(|sample| sample.reaches(position))
     }
 
-    /// The worker's own connection while it is not far behind the least busy one, else that one; the one that just failed only
-    /// where no other is open. None while the replica is not at the position.
+    /// The worker's own connection, its first, while that is not far behind the least busy one, else that one; the one that just
+    /// failed only where no other is open. None while the replica is not at the position.
     pub(super) fn lease(self: &Arc<Self>, position: Option<&Position>, failed: Option<&Lease>) -> Option<Lease> {
         let reaches = |sample: &Arc<Sample>| position.is_none_or(|position| sample.reaches(position));
         let sample = read(&self.sample).clone().filter(reaches)?;
-        let open = || self.places.iter().map(|place| read(place).clone().filter(|c| c.is_open())).enumerate();
-        let busy = |connection: &Arc<Connection>| {
+        // Each is looked at where it is, and one is cloned: workers count references in the same memory.
+        let places: Few<_> = self.places.iter().map(read).collect();
+        let open = || {
+            let connections = places.iter().map(|place| place.as_ref().filter(|connection| connection.is_open()));
+            connections.enumerate().filter_map(|(place, connection)| Some((place, connection?)))
+        };
+        let busy = |(_, connection): &(usize, &Arc<Connection>)| {
             let has_failed = failed.is_some_and(|lease| Arc::ptr_eq(&lease.connection, connection));
             (has_failed, connection.in_flight.load(Ordering::Relaxed))
         };
-        let least = open().filter_map(|(_, connection)| connection).min_by_key(busy)?;
-        let own =
-            open().filter_map(|(place, connection)| connection.filter(|_| workers::is_here(place))).min_by_key(busy);
-        let connection = own.filter(|own| keeps_to_own(busy(own), busy(&least))).unwrap_or(least);
+        let least = open().min_by_key(busy)?;
+        // The first, not the least busy: look-ups that spread over several share statements with fewer.
+        let own = open().find(|(place, _)| workers::is_here(*place));
+        let (_, connection) = own.filter(|own| keeps_to_own(busy(own), busy(&least))).unwrap_or(least);
+        let connection = connection.clone();
         connection.in_flight.fetch_add(1, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Some(Lease { replica: self.clone(), connection, sample })
@@ -295,7 +301,7 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) async fn ask<Q: Query>(&self, query: &Q) -> Result<Q::Found, Failure> {
-        self.connection.ask(query, self.sample.generation).await
+        self.connection.ask(query, &self.sample).await
     }
 
     /// What an answer that was read under this lease rests on.
