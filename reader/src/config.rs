@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long, env = "READER_FALLBACK_DATABASE_URL_FILE")]
     fallback_database_url_file: Option<PathBuf>,
 
-    /// Threads that serve requests, each its share of the client connections; by default half the cores, 8 at most
+    /// Threads that serve requests, each its share of the client connections; by default half the cores, rounded up, 8 at most
     #[arg(long, env = "READER_WORKERS", value_parser = count(1, 256))]
     workers: Option<usize>,
 
@@ -277,7 +277,7 @@ impl Config {
     }
 }
 
-/// Half the cores, a container's quota taken into account: the kernel's network, feeds and compression have use for the others, and
+/// Half the cores, rounded up, a container's quota taken into account: the kernel's network, feeds and compression have use for the others, and
 /// the fewer workers, the more look-ups share a statement and a wake-up (ADR 15). A large machine's cores would cost every replica
 /// as many connections.
 fn usual_workers() -> usize {

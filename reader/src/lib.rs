@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! server    accepts connections, bounds and drains them (connections, unread)
-//! workers   threads, fewer than cores: a client's connection and one to each replica share it
+//! workers   a few threads: a client's connection and one to each replica share it
 //! refusals  what is no HTTP request is refused with a problem too
 //! gate      the stages of every request, each able to refuse it: size, route, freshness, body, concurrency, deadline
 //! router    the whole API on one page

@@ -60,7 +60,8 @@ pub(crate) struct PartitionPosition {
 }
 
 /// What a row tells of its replica: everything before this offset of its partition is contained, as rows and positions
-/// commit together. Where a row is newer than the sample, so is this.
+/// commit together. Where a row is newer than the sample, so is this; and only then it has to be of the row's own snapshot
+/// (see `queries::Placing`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RowPosition {
     pub(crate) partition: i32,

@@ -128,29 +128,35 @@ impl Statements {
         Ok(Self { generation, site, app_page, app_page_documents, app_count, instance, sites, sites_placed })
     }
 
-    /// The rows of these sites, each named once, by site. Their positions are those of the records that wrote them: what is
-    /// not in a sample of before may be of a topic that was made anew since, and is read again by [`Self::sites_placed`].
-    pub(crate) async fn sites(&self, client: &ClientWrapper, site_ids: &[&str]) -> Result<Sites, Error> {
-        by_site(match site_ids {
-            [site_id] => client.query(&self.site, &[site_id]).await?,
-            _ => client.query(&self.sites, &[&site_ids]).await?,
-        })
+    /// The rows of these sites, each named once, by site.
+    pub(crate) async fn sites(
+        &self,
+        client: &ClientWrapper,
+        placing: Placing,
+        site_ids: &[&str],
+    ) -> Result<Sites, Error> {
+        let rows = match (placing, site_ids) {
+            (Placing::Record, [site_id]) => client.query(&self.site, &[site_id]).await?,
+            (Placing::Record, _) => client.query(&self.sites, &[&site_ids]).await?,
+            (Placing::Snapshot, _) => client.query(&self.sites_placed, &[&site_ids]).await?,
+        };
+        rows.into_iter().map(|row| Ok((row.try_get(0)?, FoundSite::read(row)?))).collect()
     }
+}
 
-    /// The same, with positions that the snapshot contains. The record that wrote a row is contained, and all before it; where
-    /// the topic was made anew its offset is one of the old topic, and the position, of the same snapshot, is never beyond the
-    /// truth. The join takes a seventh of what the rows cost.
-    async fn sites_placed(&self, client: &ClientWrapper, site_ids: &[&str]) -> Result<Sites, Error> {
-        by_site(client.query(&self.sites_placed, &[&site_ids]).await?)
-    }
+/// What the position of a row is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placing {
+    /// The record that wrote the row. It tells nothing beyond a sample that was taken before: where the topic was made anew
+    /// since, or the position set back, its offset is beyond what the view contains.
+    Record,
+    /// The record, and the position in the same snapshot, whichever is less: never beyond the truth. The join takes a seventh
+    /// of what the rows cost.
+    Snapshot,
 }
 
 /// Rows by site.
 pub(crate) type Sites = HashMap<String, FoundSite>;
-
-fn by_site(rows: Vec<Row>) -> Result<Sites, Error> {
-    rows.into_iter().map(|row| Ok((row.try_get(0)?, FoundSite::read(row)?))).collect()
-}
 
 /// The rows of a page behind one row of positions, in one snapshot; that row has no site.
 fn behind(positions: &str, page: &str, document: &str) -> String {
@@ -163,8 +169,8 @@ fn behind(positions: &str, page: &str, document: &str) -> String {
     )
 }
 
-/// The row of one site.
-pub(crate) struct Site<'a>(pub(crate) &'a SiteId);
+/// The row of one site, placed by its record or by its snapshot.
+pub(crate) struct Site<'a>(pub(crate) &'a SiteId, pub(crate) Placing);
 
 /// What a site's row says.
 #[derive(Debug, Clone)]
@@ -197,15 +203,15 @@ impl FoundSite {
 impl Query for Site<'_> {
     type Found = Option<FoundSite>;
 
-    /// Shares a statement with others that come at the same time. A row that is newer than the sample is read once more, alone.
+    /// Shares a statement with others that come at the same time. A row that is newer than the sample is read once more, placed
+    /// by its snapshot.
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
-        let site_id = self.0.as_str();
-        let found = session.connection.look_up(session.statements.generation, site_id).await?;
-        match found.as_ref().is_none_or(|found| session.sample.contains(found.position)) {
-            true => Ok(found),
-            // On the heap, as few come here.
-            false => Ok(Box::pin(session.statements.sites_placed(session.client(), &[site_id])).await?.remove(site_id)),
-        }
+        let Self(site_id, placing) = self;
+        let ask = |placing| session.connection.look_up(session.statements.generation, placing, site_id.as_str());
+        let found = ask(*placing).await?;
+        let is_placed =
+            *placing == Placing::Snapshot || found.as_ref().is_none_or(|found| session.sample.contains(found.position));
+        if is_placed { Ok(found) } else { ask(Placing::Snapshot).await }
     }
 
     /// An unknown or deleted site has reached no version, nor has one whose version is not mapped.
@@ -297,7 +303,7 @@ impl Query for Batch<'_> {
     type Found = Sites;
 
     async fn ask(&self, session: Session<'_>) -> Result<Self::Found, Failure> {
-        Ok(session.statements.sites_placed(session.client(), self.0).await?)
+        Ok(session.statements.sites(session.client(), Placing::Snapshot, self.0).await?)
     }
 }
 

@@ -137,6 +137,7 @@ async fn an_answer_claims_no_more_than_the_position_where_that_was_set_back() ->
         let versions = [&["x"][..], &["x", "y"], &["x", "y", "z"]];
         system.topic().produce(&versions.map(|instances| record(&site, Some(instances))))?;
         let mut writer = system.writer(&[])?;
+        writer.ready().await?;
         system.drained().await?;
         writer.kill()?;
         system.operate(&["position", "set", "--partition", "0", "--to", "1", "--reason", "apply it again"])?;

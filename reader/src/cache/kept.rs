@@ -9,7 +9,7 @@
 //! heard, and its site's entry and place removed, before it was covered. So whatever the look-up finds was put there, or its
 //! place was taken, after the removal; and the replica, which had told the change by then, was read after the place was
 //! taken. Hence the entry has the change. No clock and no order of threads is part of this. An entry may be newer than what
-//! is covered; like every row it brings the position of its own snapshot, and that is claimed then.
+//! is covered; it was read with the position of its own snapshot, and that is claimed then.
 //!
 //! A site that is not there is kept as well, and the marker of a deleted one. Entries are copies: the bytes of a row hold on to all that came with it.
 

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::freshness::Demand;
 use crate::observe;
 use crate::position::{Grounds, Position};
-use crate::queries::{FoundSite, Query, Site};
+use crate::queries::{FoundSite, Placing, Query, Site};
 
 impl Replicas {
     /// Asks for a site's row, which may be kept in memory.
@@ -27,7 +27,7 @@ impl Replicas {
         {
             return Ok(answer);
         }
-        self.ask(&Site(site_id), demand).await
+        self.ask(&Site(site_id, Placing::Record), demand).await
     }
 
     /// Looks in what is kept, and fills it from the same replica. `None` when the client demands more, or when whoever fills
@@ -49,7 +49,7 @@ impl Replicas {
             Err(_elapsed) => return Ok(None),
         };
         let replica = lease.replica.clone();
-        let (found, lease) = match self.ask_with_retry(&Site(site_id), demand, &[], lease).await {
+        let (found, lease) = match self.ask_with_retry(&Site(site_id, Placing::Snapshot), demand, &[], lease).await {
             Err(Error::PositionNotReached(_)) => return Ok(None),
             other => other?,
         };

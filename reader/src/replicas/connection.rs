@@ -17,7 +17,7 @@ use super::replica::Replica;
 use crate::config::Database;
 use crate::error::Failure;
 use crate::position::{Generation, Sample};
-use crate::queries::{FoundSite, Query, Session, Statements};
+use crate::queries::{FoundSite, Placing, Query, Session, Statements};
 
 /// Time to connect and log in.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
@@ -77,9 +77,14 @@ impl Connection {
         found
     }
 
-    /// The row of a site, read together with those that others ask for at the same time; with the position of its record.
-    pub(crate) async fn look_up(&self, generation: Generation, site_id: &str) -> Result<Option<FoundSite>, Failure> {
-        let answer = look_ups::ask(&self.look_ups, generation, site_id).await.ok_or(Failure::Lost)?;
+    /// The row of a site, read together with those that others ask for at the same time.
+    pub(crate) async fn look_up(
+        &self,
+        generation: Generation,
+        placing: Placing,
+        site_id: &str,
+    ) -> Result<Option<FoundSite>, Failure> {
+        let answer = look_ups::ask(&self.look_ups, generation, placing, site_id).await.ok_or(Failure::Lost)?;
         answer.map_err(Failure::Database)
     }
 

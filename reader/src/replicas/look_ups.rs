@@ -15,7 +15,7 @@ use tokio_postgres::Error;
 
 use super::connection::Connection;
 use crate::position::Generation;
-use crate::queries::{FoundSite, Sites};
+use crate::queries::{FoundSite, Placing, Sites};
 
 /// Look-ups of one statement.
 const SHARED_MAX: usize = 128;
@@ -37,6 +37,7 @@ const WAITING_MAX: usize = 4096;
 #[derive(Debug)]
 pub(super) struct LookUp {
     generation: Generation,
+    placing: Placing,
     site_id: String,
     waiter: oneshot::Sender<Result<Option<FoundSite>, Arc<Error>>>,
 }
@@ -53,10 +54,11 @@ pub(super) fn queue() -> (LookUps, mpsc::Receiver<LookUp>) {
 pub(super) async fn ask(
     look_ups: &LookUps,
     generation: Generation,
+    placing: Placing,
     site_id: &str,
 ) -> Option<Result<Option<FoundSite>, Arc<Error>>> {
     let (waiter, answer) = oneshot::channel();
-    look_ups.send(LookUp { generation, site_id: site_id.to_owned(), waiter }).await.ok()?;
+    look_ups.send(LookUp { generation, placing, site_id: site_id.to_owned(), waiter }).await.ok()?;
     answer.await.ok()
 }
 
@@ -96,19 +98,21 @@ impl Gathering {
     }
 }
 
-/// One statement for each generation that is asked; there is more than one only while a promotion is noticed.
+/// One statement for each generation and placing that is asked; there is more than one generation only while a promotion is
+/// noticed.
 async fn round(connection: &Connection, mut waiting: Vec<LookUp>) {
     waiting.retain(|look_up| !look_up.waiter.is_closed());
-    while let Some(generation) = waiting.first().map(|look_up| look_up.generation) {
-        let (these, others) = waiting.into_iter().partition(|look_up| look_up.generation == generation);
+    let kind = |look_up: &LookUp| (look_up.generation, look_up.placing);
+    while let Some((generation, placing)) = waiting.first().map(kind) {
+        let (these, others) = waiting.into_iter().partition(|look_up| kind(look_up) == (generation, placing));
         waiting = others;
-        together(connection, generation, these).await;
+        together(connection, generation, placing, these).await;
     }
 }
 
-async fn together(connection: &Connection, generation: Generation, mut look_ups: Vec<LookUp>) {
+async fn together(connection: &Connection, generation: Generation, placing: Placing, mut look_ups: Vec<LookUp>) {
     look_ups.sort_unstable_by(|one, other| one.site_id.cmp(&other.site_id));
-    match sites(connection, generation, &look_ups).await {
+    match sites(connection, generation, placing, &look_ups).await {
         Ok(found) => answer(look_ups, found),
         Err(error) => {
             let error = Arc::new(error);
@@ -120,11 +124,16 @@ async fn together(connection: &Connection, generation: Generation, mut look_ups:
     }
 }
 
-async fn sites(connection: &Connection, generation: Generation, sorted: &[LookUp]) -> Result<Sites, Error> {
+async fn sites(
+    connection: &Connection,
+    generation: Generation,
+    placing: Placing,
+    sorted: &[LookUp],
+) -> Result<Sites, Error> {
     let statements = connection.statements(generation).await?;
     let mut site_ids: Vec<&str> = sorted.iter().map(|look_up| look_up.site_id.as_str()).collect();
     site_ids.dedup();
-    statements.sites(&connection.client, &site_ids).await
+    statements.sites(&connection.client, placing, &site_ids).await
 }
 
 /// A site that several ask for is read once; its bytes are shared.
@@ -150,7 +159,7 @@ mod tests {
         let (mut look_ups, mut answers) = (Vec::new(), Vec::new());
         for site_id in ["a", "b", "b", "gone", "gone"] {
             let (waiter, answer) = oneshot::channel();
-            look_ups.push(LookUp { generation: 1, site_id: site_id.to_owned(), waiter });
+            look_ups.push(LookUp { generation: 1, placing: Placing::Record, site_id: site_id.to_owned(), waiter });
             answers.push(answer);
         }
         let row = |next_offset| FoundSite { document: None, position: RowPosition { partition: 0, next_offset } };

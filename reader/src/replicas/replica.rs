@@ -276,7 +276,7 @@ impl Replica {
         };
         let least = open().min_by_key(busy)?;
         // The first, not the least busy: look-ups that spread over several share statements with fewer.
-        let own = open().find(|(place, _)| workers::is_here(*place));
+        let own = open().filter(|(place, _)| workers::is_here(*place)).min_by_key(|own| busy(own).0);
         let (_, connection) = own.filter(|own| keeps_to_own(busy(own), busy(&least))).unwrap_or(least);
         let connection = connection.clone();
         connection.in_flight.fetch_add(1, Ordering::Relaxed);
