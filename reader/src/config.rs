@@ -277,9 +277,9 @@ impl Config {
     }
 }
 
-/// Half the cores, rounded up, a container's quota taken into account: the kernel's network, feeds and compression have use for the others, and
-/// the fewer workers, the more look-ups share a statement and a wake-up (ADR 15). A large machine's cores would cost every replica
-/// as many connections.
+/// Half the cores, rounded up, a container's quota taken into account: the kernel's network, feeds and compression have use for
+/// the others, and the fewer workers, the more look-ups share a statement and a wake-up (ADR 15). A large machine's cores would
+/// cost every replica as many connections.
 fn usual_workers() -> usize {
     const USUAL_MAX: usize = 8;
     std::thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2).min(USUAL_MAX)
